@@ -1,4 +1,5 @@
-/* The implementation of base.h: the error table, sentences about errors, bounded bytes, the cursor. */
+/* The implementation of base.h: the error table, sentences about errors, bounded bytes, the cursor.
+ */
 #include "crypto/base.h"
 
 #include <errno.h>

@@ -53,7 +53,7 @@ enum err {
 };
 
 #define MUST_USE __attribute__((warn_unused_result))
-#define RESULT MUST_USE enum err
+#define RESULT   MUST_USE enum err
 
 #define TRY(call)                                                                                  \
     do {                                                                                           \
@@ -61,8 +61,8 @@ enum err {
         if (try_err_ != OK) return try_err_;                                                       \
     } while (0)
 
-const char *err_name(enum err e);  /* "ERR_NOMEM"; never NULL */
-const char *err_text(enum err e);  /* "out of memory"; never NULL */
+const char *err_name(enum err e); /* "ERR_NOMEM"; never NULL */
+const char *err_text(enum err e); /* "out of memory"; never NULL */
 int err_http(enum err e);
 int err_grpc(enum err e);
 int err_exit(enum err e);
@@ -76,7 +76,8 @@ struct why {
 };
 
 /* Writes the sentence (why may be NULL) and returns `e`, so that a line can end in
- * `return fail_with(why, ERR_CORRUPT, "%s: record at byte %llu ...", ...)`. Never format a secret. */
+ * `return fail_with(why, ERR_CORRUPT, "%s: record at byte %llu ...", ...)`. Never format a secret.
+ */
 enum err fail_with(struct why *why, enum err e, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -98,25 +99,25 @@ int span_compare(struct span a, struct span b); /* memcmp order, then the shorte
 
 /* Growable bytes with a named maximum: every owner says how much it may ever hold. */
 struct buf {
-    uint8_t *at;  /* malloc'ed, NULL when never grown */
-    size_t size;  /* bytes in use */
-    size_t room;  /* bytes allocated */
-    size_t max;   /* size may never pass this */
+    uint8_t *at; /* malloc'ed, NULL when never grown */
+    size_t size; /* bytes in use */
+    size_t room; /* bytes allocated */
+    size_t max;  /* size may never pass this */
 };
 
 static inline struct buf buf_new(size_t max) { return (struct buf){.max = max}; }
 static inline struct span buf_span(const struct buf *b) { return span_of(b->at, b->size); }
-void buf_free(struct buf *b);                       /* frees; b is empty and reusable after */
-void buf_wipe(struct buf *b);                       /* zeroes what it holds, then frees */
+void buf_free(struct buf *b); /* frees; b is empty and reusable after */
+void buf_wipe(struct buf *b); /* zeroes what it holds, then frees */
 static inline void buf_clear(struct buf *b) { b->size = 0; }
-RESULT buf_reserve(struct buf *b, size_t more);     /* room for `more` further bytes */
+RESULT buf_reserve(struct buf *b, size_t more); /* room for `more` further bytes */
 RESULT buf_add(struct buf *b, const void *at, size_t size);
 RESULT buf_add_span(struct buf *b, struct span s);
 RESULT buf_u8(struct buf *b, uint8_t v);
-RESULT buf_u16(struct buf *b, uint16_t v);          /* all integers are little-endian */
+RESULT buf_u16(struct buf *b, uint16_t v); /* all integers are little-endian */
 RESULT buf_u32(struct buf *b, uint32_t v);
 RESULT buf_u64(struct buf *b, uint64_t v);
-RESULT buf_block(struct buf *b, struct span s);     /* u32 length, then the bytes */
+RESULT buf_block(struct buf *b, struct span s); /* u32 length, then the bytes */
 RESULT buf_format(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The one way in: a bounded cursor. Each read either gives the whole value or ERR_PROTOCOL and
@@ -136,7 +137,8 @@ RESULT cursor_u64(struct cursor *c, uint64_t *out);
 RESULT cursor_bytes(struct cursor *c, size_t size, struct span *out);
 RESULT cursor_copy(struct cursor *c, void *out, size_t size);
 RESULT cursor_block(struct cursor *c, size_t max, struct span *out); /* u32 length <= max, bytes */
-RESULT cursor_text(struct cursor *c, char *out, size_t room); /* block as a C string, no NULs in it */
+RESULT cursor_text(struct cursor *c, char *out,
+                   size_t room);           /* block as a C string, no NULs in it */
 RESULT cursor_end(const struct cursor *c); /* ERR_PROTOCOL when bytes are left over */
 
 /* Fixed-place integers, for file headers and blocks. */

@@ -20,11 +20,12 @@
 #define PATH_ROOM 128 /* a path under the root, with the NUL */
 
 enum disk_open {
-    DISK_READ = 1,    /* must exist */
-    DISK_WRITE = 2,   /* read and write, must exist */
-    DISK_CREATE = 4,  /* read and write, must not exist; mode 0600 */
-    DISK_DIRECT = 8,  /* or'ed: writes bypass the page cache and are durable when they return; memory,
-                         offset and size are multiples of BLOCK_SIZE; ignored where not possible */
+    DISK_READ = 1,   /* must exist */
+    DISK_WRITE = 2,  /* read and write, must exist */
+    DISK_CREATE = 4, /* read and write, must not exist; mode 0600 */
+    DISK_DIRECT =
+        8, /* or'ed: writes bypass the page cache and are durable when they return; memory,
+              offset and size are multiples of BLOCK_SIZE; ignored where not possible */
 };
 
 struct disk;
@@ -43,11 +44,13 @@ struct disk {
     RESULT (*read)(struct file *f, uint64_t offset, void *at, size_t size, size_t *got,
                    struct why *why);
     RESULT (*write)(struct file *f, uint64_t offset, const void *at, size_t size, struct why *why);
-    RESULT (*allocate)(struct file *f, uint64_t size, struct why *why); /* reserves and sets the size */
+    RESULT (*allocate)(struct file *f, uint64_t size,
+                       struct why *why); /* reserves and sets the size */
     RESULT (*sync)(struct file *f, struct why *why);
     RESULT (*size)(struct file *f, uint64_t *out, struct why *why);
     RESULT (*rename)(struct disk *d, const char *from, const char *to, struct why *why);
-    RESULT (*remove)(struct disk *d, const char *path, struct why *why); /* ERR_NOT_FOUND if absent */
+    RESULT (*remove)(struct disk *d, const char *path,
+                     struct why *why); /* ERR_NOT_FOUND if absent */
     RESULT (*make_dir)(struct disk *d, const char *path, struct why *why); /* OK if it is there */
     RESULT (*sync_dir)(struct disk *d, const char *path, struct why *why); /* "" is the root */
     /* Calls `each` for every file name (no directories) in `path`, in byte order. */

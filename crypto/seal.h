@@ -26,8 +26,8 @@ void sealer_free(struct sealer *s);
 
 /* out has room for plain.size + SEAL_TAG; in place is allowed. */
 RESULT seal(struct sealer *s, uint64_t counter, struct span ad, struct span plain, uint8_t *out);
-/* out has room for sealed.size - SEAL_TAG. ERR_CORRUPT when the tag does not match: then `out` holds
- * nothing of use. In place is allowed. */
+/* out has room for sealed.size - SEAL_TAG. ERR_CORRUPT when the tag does not match: then `out`
+ * holds nothing of use. In place is allowed. */
 RESULT unseal(struct sealer *s, uint64_t counter, struct span ad, struct span sealed, uint8_t *out);
 
 enum seal_alg seal_fastest(void); /* measured once on this machine, on first use; thread-safe */

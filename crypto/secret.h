@@ -1,6 +1,6 @@
-/* Key material lives here and nowhere else: memory of libsodium's guarded heap (guard pages, locked,
- * kept out of core dumps, wiped in a forked child, zeroed when freed), read-only once filled.
- * There is no way to print one. Not thread-safe while being filled; immutable after. */
+/* Key material lives here and nowhere else: memory of libsodium's guarded heap (guard pages,
+ * locked, kept out of core dumps, wiped in a forked child, zeroed when freed), read-only once
+ * filled. There is no way to print one. Not thread-safe while being filled; immutable after. */
 #ifndef CONCLAVE_SECRET_H
 #define CONCLAVE_SECRET_H
 
@@ -21,7 +21,7 @@ RESULT secret_fill(size_t size, enum err (*fill)(void *ctx, uint8_t *at, size_t 
 RESULT secret_copy(const struct secret *s, struct secret **out);
 void secret_free(struct secret *s); /* NULL is fine */
 
-struct span secret_span(const struct secret *s); /* valid until secret_free */
+struct span secret_span(const struct secret *s);                   /* valid until secret_free */
 bool secret_equal(const struct secret *a, const struct secret *b); /* constant-time */
 
 /* A 32-byte key bound to a purpose: BLAKE2b keyed with `master` (32 bytes) over

@@ -1,9 +1,10 @@
-/* TLS 1.3 over memory, so that any loop can carry it: encrypted bytes go in and out through buffers,
- * the caller moves them. ECDSA P-256 certificates, ALPN, no session tickets, no renegotiation, no
- * key log. A context is made from PEM and can be replaced while connections of the old one live on.
+/* TLS 1.3 over memory, so that any loop can carry it: encrypted bytes go in and out through
+ * buffers, the caller moves them. ECDSA P-256 certificates, ALPN, no session tickets, no
+ * renegotiation, no key log. A context is made from PEM and can be replaced while connections of
+ * the old one live on.
  *
- * One connection (struct tls) belongs to one thread. States: handshake -> open -> closed. Nothing is
- * readable or writable before `open`; a verification failure ends in closed, with a sentence. */
+ * One connection (struct tls) belongs to one thread. States: handshake -> open -> closed. Nothing
+ * is readable or writable before `open`; a verification failure ends in closed, with a sentence. */
 #ifndef CONCLAVE_TLS_H
 #define CONCLAVE_TLS_H
 
@@ -17,18 +18,19 @@ struct tls;
 
 enum tls_verify {
     TLS_VERIFY_NONE,     /* the joiner: the caller checks the root's digest itself */
-    TLS_VERIFY_OPTIONAL, /* a server that also takes joiners: a certificate, when given, must verify */
+    TLS_VERIFY_OPTIONAL, /* a server that also takes joiners: a certificate, when given, must verify
+                          */
     TLS_VERIFY_REQUIRED,
 };
 
 struct tls_config {
     bool server;
     enum tls_verify verify;
-    struct span root_pem;        /* trust; empty with TLS_VERIFY_NONE */
-    struct span cert_pem;        /* own certificate chain; empty: none */
+    struct span root_pem;         /* trust; empty with TLS_VERIFY_NONE */
+    struct span cert_pem;         /* own certificate chain; empty: none */
     const struct secret *key_pem; /* its key; NULL: none */
-    const char *const *alpn;     /* NULL-terminated list, by preference; a server refuses others */
-    bool tls12;                  /* also TLS 1.2 with AEAD (client port only) */
+    const char *const *alpn;      /* NULL-terminated list, by preference; a server refuses others */
+    bool tls12;                   /* also TLS 1.2 with AEAD (client port only) */
 };
 
 /* Copies everything. ERR_CERTIFICATE when key and certificate don't match. */

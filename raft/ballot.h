@@ -1,8 +1,9 @@
-/* The term and the vote, durable before anything that depends on them, in two alternating sealed slots
- * of the file `ballot`; and beside them the log's watermark, which tells an older copy of the log from
- * the log. One slot is one sector, so a write leaves the old slot or the new one: a slot that is neither
- * empty nor authentic is damage and refused, never guessed around. Format: top of ballot.c.
- * Thread-safe (the loop stores votes, the log's thread stores watermarks). Blocking, durable on return. */
+/* The term and the vote, durable before anything that depends on them, in two alternating sealed
+ * slots of the file `ballot`; and beside them the log's watermark, which tells an older copy of the
+ * log from the log. One slot is one sector, so a write leaves the old slot or the new one: a slot
+ * that is neither empty nor authentic is damage and refused, never guessed around. Format: top of
+ * ballot.c. Thread-safe (the loop stores votes, the log's thread stores watermarks). Blocking,
+ * durable on return. */
 #ifndef CONCLAVE_BALLOT_H
 #define CONCLAVE_BALLOT_H
 
@@ -13,11 +14,12 @@
 struct identity;
 struct ballot;
 
-/* How far the log had certainly come: the physical place of its last durable record. Never goes back. */
+/* How far the log had certainly come: the physical place of its last durable record. Never goes
+ * back. */
 struct watermark {
-    uint64_t segment;     /* sequence number of the segment; 0: no log yet */
-    uint64_t records;     /* records in it, header not counted */
-    uint64_t first;       /* sequence number of the oldest segment that must be there */
+    uint64_t segment;      /* sequence number of the segment; 0: no log yet */
+    uint64_t records;      /* records in it, header not counted */
+    uint64_t first;        /* sequence number of the oldest segment that must be there */
     uint8_t tag[SEAL_TAG]; /* tag of its last record (of its header when records is 0) */
 };
 

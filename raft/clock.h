@@ -1,6 +1,6 @@
-/* Time as an interface. The replica lives on monotonic milliseconds that never go back and that go on
- * through a suspend (CLOCK_BOOTTIME); wall time is only ever put into commands by a leader. Real side:
- * loop.c (libuv). Simulated side: tests/sim. */
+/* Time as an interface. The replica lives on monotonic milliseconds that never go back and that go
+ * on through a suspend (CLOCK_BOOTTIME); wall time is only ever put into commands by a leader. Real
+ * side: loop.c (libuv). Simulated side: tests/sim. */
 #ifndef CONCLAVE_CLOCK_H
 #define CONCLAVE_CLOCK_H
 
@@ -8,7 +8,7 @@
 
 struct clock {
     uint64_t (*now_ms)(struct clock *c);
-    int64_t (*wall_s)(struct clock *c); /* UTC seconds */
+    int64_t (*wall_s)(struct clock *c);  /* UTC seconds */
     uint64_t (*now_us)(struct clock *c); /* for latency figures only, never for decisions */
 };
 

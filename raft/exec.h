@@ -1,11 +1,11 @@
-/* Work off the loop: a FIFO of jobs whose `run` may block on the disk and whose `done` comes back on
- * the loop. The log has one, snapshots have another. Real side: exec_real.c, one thread each, woken
- * by a condition variable, answering through uv_async. Simulated side: tests/sim, where a job runs at a
- * simulated moment and is lost in a crash.
+/* Work off the loop: a FIFO of jobs whose `run` may block on the disk and whose `done` comes back
+ * on the loop. The log has one, snapshots have another. Real side: exec_real.c, one thread each,
+ * woken by a condition variable, answering through uv_async. Simulated side: tests/sim, where a job
+ * runs at a simulated moment and is lost in a crash.
  *
  * Happy path: submit -> run (other thread) -> done (loop), in order of submission, one at a time.
- * No callback fires inside exec_submit. The job's memory is the caller's and is reusable from done on.
- * Close: exec_close runs what was submitted, delivers every done, then stops the thread. */
+ * No callback fires inside exec_submit. The job's memory is the caller's and is reusable from done
+ * on. Close: exec_close runs what was submitted, delivers every done, then stops the thread. */
 #ifndef CONCLAVE_EXEC_H
 #define CONCLAVE_EXEC_H
 

@@ -1,7 +1,7 @@
-/* All that raft/ knows of a state machine. The machine is driven from the loop; only view_next and the
- * restore calls may run on another thread (never both, and never beside another call on the same view
- * or restore). apply is deterministic: no clock, no randomness, no I/O; the same commands give the same
- * state, the same results and the same hash on every member. */
+/* All that raft/ knows of a state machine. The machine is driven from the loop; only view_next and
+ * the restore calls may run on another thread (never both, and never beside another call on the
+ * same view or restore). apply is deterministic: no clock, no randomness, no I/O; the same commands
+ * give the same state, the same results and the same hash on every member. */
 #ifndef CONCLAVE_MACHINE_H
 #define CONCLAVE_MACHINE_H
 
@@ -12,23 +12,25 @@ struct machine_view;
 struct machine_restore;
 
 struct machine {
-    /* Applies one command of the entry at `index`. Appends the result's bytes to `result` (bounded by
-     * RESULT_MAX). A command that can't be done says so in its result; only ERR_NOMEM or a command that
-     * no version of this program would write are errors here, and stop the node. */
+    /* Applies one command of the entry at `index`. Appends the result's bytes to `result` (bounded
+     * by RESULT_MAX). A command that can't be done says so in its result; only ERR_NOMEM or a
+     * command that no version of this program would write are errors here, and stop the node. */
     RESULT (*apply)(struct machine *m, uint64_t index, struct span command, struct buf *result,
                     struct why *why);
-    /* All commands of the entry at `index` were applied (also called for entries without commands). */
+    /* All commands of the entry at `index` were applied (also called for entries without commands).
+     */
     void (*applied)(struct machine *m, uint64_t index);
 
     /* A view of the state as it is now, O(1); it stays as it is while the machine goes on. */
     RESULT (*view)(struct machine *m, struct machine_view **out);
-    /* Appends the next bytes of the serialised state (at most SNAPSHOT_CHUNK) to `out`; *done at the end. */
+    /* Appends the next bytes of the serialised state (at most SNAPSHOT_CHUNK) to `out`; *done at
+     * the end. */
     RESULT (*view_next)(struct machine_view *v, struct buf *out, bool *done);
     void (*view_hash)(const struct machine_view *v, uint8_t hash[STATE_HASH_SIZE]);
     void (*view_free)(struct machine_view *v); /* on the loop */
 
-    /* Builds a second state beside the present one from serialised bytes, then swaps it in on the loop.
-     * restore_end checks the hash (ERR_CORRUPT) and frees the restore whatever happens. */
+    /* Builds a second state beside the present one from serialised bytes, then swaps it in on the
+     * loop. restore_end checks the hash (ERR_CORRUPT) and frees the restore whatever happens. */
     RESULT (*restore)(struct machine *m, struct machine_restore **out);
     RESULT (*restore_bytes)(struct machine_restore *r, struct span bytes);
     RESULT (*restore_end)(struct machine_restore *r, const uint8_t hash[STATE_HASH_SIZE]);

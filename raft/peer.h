@@ -1,15 +1,16 @@
-/* The members' connections: TLS 1.3 with both certificates, over libuv. Each member dials every other one
- * and sends on that connection; it receives on those that it accepts. So a connection has one direction,
- * and there is nothing to break ties about. ALPN `conclave-peer/1`; newcomers without a certificate use
- * `conclave-join/1` on the same port and may only send WIRE_JOIN.
+/* The members' connections: TLS 1.3 with both certificates, over libuv. Each member dials every
+ * other one and sends on that connection; it receives on those that it accepts. So a connection has
+ * one direction, and there is nothing to break ties about. ALPN `conclave-peer/1`; newcomers
+ * without a certificate use `conclave-join/1` on the same port and may only send WIRE_JOIN.
  *
- * On every connection, both ways: the certificate verifies against the cluster's root (role manager,
- * O = cluster id); HELLO comes first; its node id is the certificate's CN, its raft id is the one that the
- * member table has for this node id. Anything else: cut, with a sentence in the log, and counted.
+ * On every connection, both ways: the certificate verifies against the cluster's root (role
+ * manager, O = cluster id); HELLO comes first; its node id is the certificate's CN, its raft id is
+ * the one that the member table has for this node id. Anything else: cut, with a sentence in the
+ * log, and counted.
  *
- * Out: a bounded queue a peer (PEER_QUEUE_MAX); frames of one loop turn are sealed and written together.
- * Reconnect with back-off. In: a frame is bounded by FRAME_MAX before memory is taken for it.
- * Close: peers_close ends all connections and calls closed when the last handle is gone. */
+ * Out: a bounded queue a peer (PEER_QUEUE_MAX); frames of one loop turn are sealed and written
+ * together. Reconnect with back-off. In: a frame is bounded by FRAME_MAX before memory is taken for
+ * it. Close: peers_close ends all connections and calls closed when the last handle is gone. */
 #ifndef CONCLAVE_PEER_H
 #define CONCLAVE_PEER_H
 
@@ -30,13 +31,15 @@ struct peers_config {
     void *ctx;
     struct identity identity;
     uint64_t raft_id;
-    char address[ADDRESS_MAX];    /* HOST:PORT to listen on; also announced unless `advertise` is set */
-    char advertise[ADDRESS_MAX];  /* announced to others; empty: address */
+    char
+        address[ADDRESS_MAX]; /* HOST:PORT to listen on; also announced unless `advertise` is set */
+    char advertise[ADDRESS_MAX]; /* announced to others; empty: address */
     struct span root_pem, cert_pem;
     const struct secret *key_pem;
     void (*frame)(void *ctx, uint64_t from, struct span frame);
-    void (*connected)(void *ctx, uint64_t peer);     /* our outgoing connection is open */
-    void (*moved)(void *ctx, uint64_t peer, const char *address); /* a known member announces another address */
+    void (*connected)(void *ctx, uint64_t peer); /* our outgoing connection is open */
+    void (*moved)(void *ctx, uint64_t peer,
+                  const char *address); /* a known member announces another address */
     void (*join)(void *ctx, struct join_connection *c, const struct wire_join *request);
     void (*log)(void *ctx, int level, const char *text);
 };
@@ -52,7 +55,8 @@ void peers_remove(struct peers *p, uint64_t raft_id); /* also cuts open connecti
 RESULT peers_credentials(struct peers *p, struct span root_pem, struct span cert_pem,
                          const struct secret *key_pem, struct why *why);
 
-void peers_send(struct peers *p, uint64_t to, struct buf *frame); /* takes the bytes; drops when full */
+void peers_send(struct peers *p, uint64_t to,
+                struct buf *frame); /* takes the bytes; drops when full */
 size_t peers_queued(struct peers *p, uint64_t to);
 bool peers_is_connected(struct peers *p, uint64_t to);
 const char *peers_address(struct peers *p); /* as bound: with the real port when 0 was asked for */
@@ -60,11 +64,12 @@ const char *peers_address(struct peers *p); /* as bound: with the real port when
 /* Answers a newcomer and closes its connection after; `c` is gone. */
 void join_answer(struct join_connection *c, const struct wire_joined *answer);
 
-/* The newcomer's side, blocking the calling thread (used before a node runs): connects to `address`, checks
- * that the server's root has the digest of the token, sends `request`, gives the answer. Follows
- * ERR_NOT_LEADER to the leader. Spans in *out point into `memory`. ERR_UNREACHABLE, ERR_CERTIFICATE (digest),
- * ERR_TIMEOUT, or the answer's own error, each with a sentence. */
+/* The newcomer's side, blocking the calling thread (used before a node runs): connects to
+ * `address`, checks that the server's root has the digest of the token, sends `request`, gives the
+ * answer. Follows ERR_NOT_LEADER to the leader. Spans in *out point into `memory`. ERR_UNREACHABLE,
+ * ERR_CERTIFICATE (digest), ERR_TIMEOUT, or the answer's own error, each with a sentence. */
 RESULT join_request(const char *address, const char *root_digest, const struct wire_join *request,
-                    uint64_t timeout_ms, struct buf *memory, struct wire_joined *out, struct why *why);
+                    uint64_t timeout_ms, struct buf *memory, struct wire_joined *out,
+                    struct why *why);
 
 #endif

@@ -1,7 +1,8 @@
-/* A snapshot file: the state at one index, as a sequence of chunks, each LZ4-compressed and then sealed
- * under the node's own DEK; a header that says which index, term and configuration it is of; an end
- * record with the count, the bytes and the state hash, without which the file is not a snapshot. Written
- * to `snapshots/<index>.part`, synced, renamed to `snapshots/<index>.snap`. Format: top of snapshot.c.
+/* A snapshot file: the state at one index, as a sequence of chunks, each LZ4-compressed and then
+ * sealed under the node's own DEK; a header that says which index, term and configuration it is of;
+ * an end record with the count, the bytes and the state hash, without which the file is not a
+ * snapshot. Written to `snapshots/<index>.part`, synced, renamed to `snapshots/<index>.snap`.
+ * Format: top of snapshot.c.
  *
  * Between members chunks travel compressed but not sealed (TLS seals the wire), numbered, so that a
  * transfer goes on where it was cut. Never whole in memory: one chunk at a time.
@@ -18,10 +19,10 @@
 #define STATE_HASH_SIZE 32
 
 struct snapshot_meta {
-    uint64_t index;         /* last entry it contains */
-    uint64_t term;          /* its term */
-    uint64_t conf_index;    /* where the configuration was committed */
-    struct span conf;       /* raft_configuration_encode bytes; owner: see each function */
+    uint64_t index;      /* last entry it contains */
+    uint64_t term;       /* its term */
+    uint64_t conf_index; /* where the configuration was committed */
+    struct span conf;    /* raft_configuration_encode bytes; owner: see each function */
 };
 
 struct snapshot_options {
@@ -33,10 +34,10 @@ struct snapshot_options {
 
 /* One chunk as it travels: number, flags and bytes. */
 struct snapshot_chunk {
-    uint64_t number;    /* 0, 1, 2, ... */
-    uint32_t raw_size;  /* bytes before compression, <= SNAPSHOT_CHUNK */
-    bool compressed;    /* data is LZ4; otherwise as is */
-    bool last;          /* the end record: data is the 32-byte state hash, then u64 chunk count */
+    uint64_t number;   /* 0, 1, 2, ... */
+    uint32_t raw_size; /* bytes before compression, <= SNAPSHOT_CHUNK */
+    bool compressed;   /* data is LZ4; otherwise as is */
+    bool last;         /* the end record: data is the 32-byte state hash, then u64 chunk count */
     struct span data;
 };
 
@@ -49,7 +50,8 @@ RESULT snapshot_write_chunk(struct snapshot_writer *w, const struct snapshot_chu
                             struct why *why); /* as received; its number must be the next one */
 uint64_t snapshot_next_chunk(const struct snapshot_writer *w);
 /* Ends with the hash, syncs, renames, syncs the directory: durable on return. Frees the writer. */
-RESULT snapshot_finish(struct snapshot_writer *w, const uint8_t hash[STATE_HASH_SIZE], struct why *why);
+RESULT snapshot_finish(struct snapshot_writer *w, const uint8_t hash[STATE_HASH_SIZE],
+                       struct why *why);
 void snapshot_abort(struct snapshot_writer *w); /* frees the writer, removes the part file */
 
 struct snapshot_reader;
@@ -61,13 +63,15 @@ RESULT snapshot_read(struct snapshot_reader *r, uint64_t number, struct buf *scr
                      struct snapshot_chunk *c, struct why *why);
 /* Decompresses a chunk to exactly raw_size bytes. ERR_CORRUPT when it is not what it says. */
 RESULT snapshot_inflate(const struct snapshot_chunk *c, struct buf *raw);
-uint64_t snapshot_chunks(const struct snapshot_reader *r);  /* count, the end record included */
-uint64_t snapshot_size(const struct snapshot_reader *r);    /* bytes of the file */
+uint64_t snapshot_chunks(const struct snapshot_reader *r); /* count, the end record included */
+uint64_t snapshot_size(const struct snapshot_reader *r);   /* bytes of the file */
 uint32_t snapshot_generation(const struct snapshot_reader *r);
-void snapshot_close(struct snapshot_reader *r); /* the file may be removed while a reader has it open */
+void snapshot_close(
+    struct snapshot_reader *r); /* the file may be removed while a reader has it open */
 
-/* Index of the newest complete snapshot, 0 when none. Verifies its header and end record only. A damaged
- * newest snapshot is ERR_CORRUPT, never passed over for an older one. Removes left-over part files. */
+/* Index of the newest complete snapshot, 0 when none. Verifies its header and end record only. A
+ * damaged newest snapshot is ERR_CORRUPT, never passed over for an older one. Removes left-over
+ * part files. */
 RESULT snapshot_latest(const struct snapshot_options *o, uint64_t *index, struct why *why);
 RESULT snapshot_remove_before(const struct snapshot_options *o, uint64_t index, struct why *why);
 

@@ -1,6 +1,6 @@
-/* What the cluster knows of itself, replicated like any other state: its id, its root of trust with the
- * signing key, the join token (as a hash), the unlock key when autolock is on, and its nodes. Changed only by
- * commands (command.h). Secrets are kept in guarded memory. */
+/* What the cluster knows of itself, replicated like any other state: its id, its root of trust with
+ * the signing key, the join token (as a hash), the unlock key when autolock is on, and its nodes.
+ * Changed only by commands (command.h). Secrets are kept in guarded memory. */
 #ifndef CONCLAVE_CLUSTER_H
 #define CONCLAVE_CLUSTER_H
 
@@ -9,15 +9,15 @@
 #include "crypto/secret.h"
 
 #define TOKEN_HASH_SIZE 32
-#define NODES_MAX 64 /* rows, removed members not counted */
+#define NODES_MAX       64 /* rows, removed members not counted */
 
 struct node {
-    uint64_t raft_id;                    /* > 0, never used again */
-    char id[NODE_ID_SIZE + 1];           /* certificate CN */
-    char name[NAME_MAX_SIZE + 1];        /* for people; unique */
-    char client_address[ADDRESS_MAX];    /* HOST:PORT */
-    char peer_address[ADDRESS_MAX];      /* HOST:PORT */
-    int64_t joined_s;                    /* UTC seconds */
+    uint64_t raft_id;                 /* > 0, never used again */
+    char id[NODE_ID_SIZE + 1];        /* certificate CN */
+    char name[NAME_MAX_SIZE + 1];     /* for people; unique */
+    char client_address[ADDRESS_MAX]; /* HOST:PORT */
+    char peer_address[ADDRESS_MAX];   /* HOST:PORT */
+    int64_t joined_s;                 /* UTC seconds */
 };
 
 struct cluster {
@@ -35,7 +35,8 @@ struct cluster {
 
 const struct node *cluster_node(const struct cluster *c, uint64_t raft_id); /* NULL: no such node */
 const struct node *cluster_node_by_id(const struct cluster *c, const char *id);
-/* By node id, unique id prefix (>= 3 characters) or name. ERR_NOT_FOUND, ERR_INVALID (ambiguous). */
+/* By node id, unique id prefix (>= 3 characters) or name. ERR_NOT_FOUND, ERR_INVALID (ambiguous).
+ */
 RESULT cluster_find(const struct cluster *c, const char *text, const struct node **out,
                     struct why *why);
 void token_hash(const char *secret_text, uint8_t out[TOKEN_HASH_SIZE]);

@@ -1,12 +1,14 @@
-/* Commands: what an entry of the log is made of. One is u8 operation, u8 flags, [16 bytes token when flag 1],
- * then the operation's fields, little-endian, blocks as u32 length + bytes (format: top of command.c). The
- * leader puts time, ids, keys and certificates into the command; apply has no clock and no randomness.
+/* Commands: what an entry of the log is made of. One is u8 operation, u8 flags, [16 bytes token
+ * when flag 1], then the operation's fields, little-endian, blocks as u32 length + bytes (format:
+ * top of command.c). The leader puts time, ids, keys and certificates into the command; apply has
+ * no clock and no randomness.
  *
- * A command with a token is applied once: its result is remembered (TOKENS_MAX of them, the oldest forgotten
- * first, the same on every member), and a second one with the same token gives the first one's result.
+ * A command with a token is applied once: its result is remembered (TOKENS_MAX of them, the oldest
+ * forgotten first, the same on every member), and a second one with the same token gives the first
+ * one's result.
  *
- * The result of a command: u16 error (enum err), u64 revision of the store after it, then the operation's
- * own fields; decoded by result_decode. */
+ * The result of a command: u16 error (enum err), u64 revision of the store after it, then the
+ * operation's own fields; decoded by result_decode. */
 #ifndef CONCLAVE_COMMAND_H
 #define CONCLAVE_COMMAND_H
 
@@ -27,7 +29,7 @@ enum op {
 };
 
 #define TOKEN_SIZE 16
-#define BATCH_MAX 4096 /* puts and deletes in one OP_BATCH */
+#define BATCH_MAX  4096 /* puts and deletes in one OP_BATCH */
 
 struct command {
     enum op op;
@@ -44,8 +46,8 @@ struct command {
             uint64_t mod_revision; /* as above, single key only */
         } del;
         struct {
-            uint32_t n;            /* <= BATCH_MAX */
-            struct span items;     /* encoded put and delete bodies, made by command_batch_add */
+            uint32_t n;        /* <= BATCH_MAX */
+            struct span items; /* encoded put and delete bodies, made by command_batch_add */
         } batch;
         struct {
             char id[CLUSTER_ID_SIZE + 1];
@@ -54,10 +56,10 @@ struct command {
             uint8_t token_hash[TOKEN_HASH_SIZE];
             struct node first;
         } cluster;
-        struct node node;          /* OP_NODE_ADD (raft_id given by the leader), OP_NODE_UPDATE */
-        uint64_t raft_id;          /* OP_NODE_REMOVE */
+        struct node node; /* OP_NODE_ADD (raft_id given by the leader), OP_NODE_UPDATE */
+        uint64_t raft_id; /* OP_NODE_REMOVE */
         uint8_t token_hash[TOKEN_HASH_SIZE]; /* OP_TOKEN */
-        struct span unlock_key;    /* OP_LOCK: 32 bytes or empty */
+        struct span unlock_key;              /* OP_LOCK: 32 bytes or empty */
     };
 };
 
@@ -66,12 +68,12 @@ RESULT command_decode(struct span bytes, struct command *out);   /* spans point 
 RESULT command_batch_add(struct buf *items, const struct command *put_or_delete);
 
 struct result {
-    enum err error;        /* what became of it */
-    uint64_t revision;     /* of the store after it */
-    bool repeated;         /* the token was known: this is the first one's result */
-    uint64_t deleted;      /* OP_DELETE, OP_BATCH: keys removed */
+    enum err error;    /* what became of it */
+    uint64_t revision; /* of the store after it */
+    bool repeated;     /* the token was known: this is the first one's result */
+    uint64_t deleted;  /* OP_DELETE, OP_BATCH: keys removed */
     struct {
-        bool existed;      /* OP_PUT, single OP_DELETE: what the key had before */
+        bool existed; /* OP_PUT, single OP_DELETE: what the key had before */
         uint64_t mod_revision, version;
     } previous;
 };
