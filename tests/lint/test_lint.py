@@ -143,7 +143,8 @@ class Sleeps(Tree):
     def test_a_sleep_in_a_test_is_found_in_each_language(self):
         self.assert_found("sleeps", "tests/unit/test_a.c", self.C, 2)
         self.assert_found("sleeps", "tests/unit/test_a.c", "int x = nanosleep(&t, NULL);\n")
-    SLEEP = "sle" + "ep"  # in two: the rule looks at this file too
+        loop = f"while true; do {self.SLEEP} 0.1; done\n"
+        self.assert_found("sleeps", "tests/e2e/test_a.sh", loop)
         self.assert_found("sleeps", "tests/e2e/test_a.sh", self.SLEEP + ' "$t"\n')
         self.assert_found("sleeps", "tests/e2e/test_a.py", f"time.{self.SLEEP}(1)\n")
 
