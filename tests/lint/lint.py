@@ -88,7 +88,7 @@ def compilation_database():
 
 def clang_tidy(_fix):
     _, version = output_of(["clang-tidy", "--version"])
-    common = version.encode() + read(".clang-tidy")
+    common = version.encode() + read(".clang-tidy") + read("tests/.clang-tidy")
     entries = {fingerprint(e, common): os.path.relpath(e["file"], ROOT)
                for e in compilation_database()}
     clean = set()

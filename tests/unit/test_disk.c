@@ -135,7 +135,7 @@ static void a_symbolic_link_is_not_followed(void **state) {
 static void direct_files_read_back_what_they_wrote(void **state) {
     struct disk *d = ((struct place *)*state)->disk;
     struct file *f = must_open(d, "a", DISK_CREATE | DISK_DIRECT);
-    uint8_t *block;
+    uint8_t *block = NULL;
     size_t got;
     assert_int_equal(posix_memalign((void **)&block, BLOCK_SIZE, 2 * BLOCK_SIZE), 0);
     for (size_t i = 0; i < 2 * BLOCK_SIZE; i++)

@@ -74,8 +74,8 @@ static void what_can_be_read_in_two_ways_is_refused(void **state) {
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999999999999\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: "
-        "chunked\r\n\r\n",
+        ("POST / HTTP/1.1\r\nHost: a\r\n"
+         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"),
         "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
     };
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
