@@ -62,11 +62,12 @@ struct guard_hooks {
     /* Makes term and vote durable; blocking. An error stops the node. */
     enum err (*persist)(void *ctx, uint64_t term, uint64_t vote);
     /* One step's update, term and vote already durable. u->entries.batch[i] are shells: only their
-     * term and type mean something, their index is u->entries.index + i. For RAFT_BARRIER the
-     * caller makes its own entry (ENTRY_BARRIER, no bytes); all others are the ones it passed in.
-     * u->messages are mended; their AppendEntries carry prev_log_index, prev_log_term, n_entries,
-     * leader_commit and no entries. With RAFT_UPDATE_SNAPSHOT the caller restores its machine and
-     * calls guard_snapshot_installed, later. */
+     * term and type mean something, their index is u->entries.index + i. They are entries passed in
+     * (same index and term), or a RAFT_BARRIER of the engine's own, for which the caller makes an
+     * entry (ENTRY_BARRIER, no bytes). u->messages are mended; their AppendEntries carry
+     * prev_log_index, prev_log_term, n_entries, leader_commit and no entries. With
+     * RAFT_UPDATE_SNAPSHOT the caller restores its machine and calls guard_snapshot_installed,
+     * later. */
     enum err (*update)(void *ctx, const struct raft_update *u);
     /* Entry `index` of the caller's own log, for a start or restart of the core; NULL when not
      * there. It only has to stay valid until the next call. */
