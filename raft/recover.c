@@ -1,0 +1,89 @@
+/* What is done to a member's files while no replica runs on them: the first entry of a new cluster,
+ * and the way back after a lost quorum. Both end in one more record of the log, written by the
+ * log's own means. */
+#include "raft/replica_internal.h"
+
+#include <stdlib.h>
+
+struct offline {
+    struct ballot *ballot; /* opened */
+    struct wal *wal;       /* opened */
+    uint64_t last, term;   /* of the log's last entry */
+};
+
+static enum err note_last(void *ctx, struct entry *e) {
+    struct offline *o = ctx;
+    o->last = e->index;
+    o->term = e->term;
+    return OK;
+}
+
+static RESULT open_offline(const struct replica_env *env, const struct replica_config *config,
+                           struct offline *o, struct why *why) {
+    TRY(ballot_open(env->disk, env->keys, &config->identity, config->alg, &o->ballot, why));
+    struct wal_options w = {.disk = env->disk,
+                            .keys = env->keys,
+                            .ballot = o->ballot,
+                            .identity = config->identity,
+                            .alg = config->alg,
+                            .segment_size = config->segment_size};
+    return wal_open(&w, note_last, o, NULL, &o->wal, why);
+}
+
+static void close_offline(struct offline *o) {
+    if (o->wal != NULL) wal_close(o->wal);
+    if (o->ballot != NULL) ballot_close(o->ballot);
+}
+
+/* Appends a CHANGE that makes this member the only one. */
+static RESULT append_only_us(struct offline *o, const struct replica_config *config, uint64_t index,
+                             uint64_t term, struct why *why) {
+    struct buf conf = buf_new(FRAME_MAX);
+    struct entry *e = NULL;
+    enum err outcome = members_only(config->raft_id, &conf);
+    if (outcome == OK) outcome = entry_new(index, term, ENTRY_CHANGE, conf.size, &e);
+    if (outcome == OK) {
+        memcpy(e->data, conf.at, conf.size);
+        outcome = wal_append(o->wal, &e, 1, why);
+    }
+    if (outcome == OK) outcome = wal_mark(o->wal, why);
+    entry_drop(e);
+    buf_free(&conf);
+    return outcome;
+}
+
+RESULT replica_bootstrap(const struct replica_env *env, const struct replica_config *config,
+                         struct why *why) {
+    struct offline o = {0};
+    enum err e = open_offline(env, config, &o, why);
+    if (e == OK &&
+        o.last == 0) { /* else a bootstrap that a crash cut short, after its work was done */
+        e = ballot_vote(o.ballot, 1, 0, why);
+        if (e == OK) e = append_only_us(&o, config, 1, 1, why);
+    }
+    close_offline(&o);
+    return e;
+}
+
+RESULT replica_recover(const struct replica_env *env, const struct replica_config *config,
+                       struct why *why) {
+    struct offline o = {0};
+    struct snapshot_options files = {
+        .disk = env->disk, .keys = env->keys, .identity = config->identity, .alg = config->alg};
+    uint64_t snapshot = 0, term, vote;
+    enum err e = open_offline(env, config, &o, why);
+    if (e == OK) e = snapshot_latest(&files, &snapshot, why);
+    if (e == OK && o.last == 0 && snapshot == 0)
+        e = fail_with(why, ERR_PRECONDITION, "there is no log to recover from");
+    if (e == OK && o.last < snapshot) {
+        e = wal_reset(o.wal, snapshot, why);
+        o.last = snapshot;
+    }
+    if (e == OK) {
+        ballot_get(o.ballot, &term, &vote);
+        e = ballot_vote(o.ballot, term + 1, config->raft_id, why);
+    }
+    if (e == OK) e = append_only_us(&o, config, o.last + 1, term + 1, why);
+    close_offline(&o);
+    return e;
+}

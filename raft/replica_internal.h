@@ -1,0 +1,215 @@
+/* What the files of the replica share: its state, and who owns which part of it.
+ *
+ *     replica.c    life, the step loop, apply          propose.c   writes: inbox, batches,
+ * forwarding reads.c      linearizable reads                  members.c   configuration, promotion,
+ * transfer snapshots.c  taking, sending                     install.c   receiving
+ *
+ * Every public entry point ends in replica_settle, which drains the consequences of the steps
+ * taken: new configurations to the engine, committed entries to the machine, gathered entries to
+ * the log, the timer. The engine's update hook only records; it never steps. */
+#ifndef CONCLAVE_REPLICA_INTERNAL_H
+#define CONCLAVE_REPLICA_INTERNAL_H
+
+#include "raft/ballot.h"
+#include "raft/log.h"
+#include "raft/replica.h"
+#include "raft/wire.h"
+
+#define HASH_EVERY         64  /* a state hash is kept at every 64th index */
+#define HASHES_KEPT        64  /* of them */
+#define CONFIGURATIONS_MAX 256 /* committed configurations remembered above the snapshot */
+#define HOUSEKEEPING_MS    20 /* deadlines and polls are looked at this often while there are any */
+#define APPLY_BYTES_A_TURN (8 * MIB)
+
+/* One entry of ours on its way to commit, with the proposals whose commands are in it, in order. */
+struct batch {
+    uint64_t index, term;  /* of the entry */
+    size_t bytes;          /* for INFLIGHT_BYTES_MAX */
+    struct proposal *head; /* its proposals */
+    struct batch *next;
+};
+
+struct queue { /* of proposals, in order */
+    struct proposal *head, **tail;
+    size_t n, bytes;
+};
+
+/* A committed configuration, for the metadata of snapshots. */
+struct conf_item {
+    uint64_t index;   /* of the CHANGE */
+    struct buf bytes; /* encoded */
+};
+
+struct hash_item {
+    uint64_t index; /* 0: unused */
+    uint8_t hash[STATE_HASH_SIZE];
+};
+
+/* What this member knows of another one. */
+struct peer_state {
+    uint64_t id;
+    uint64_t pong_seq;     /* highest read round confirmed in our term */
+    uint64_t pong_ms;      /* when it was last heard */
+    struct stream *stream; /* a snapshot on its way to it; NULL: none */
+};
+
+struct taking;    /* a snapshot being written: snapshots.c */
+struct receiving; /* a snapshot being received: install.c */
+
+struct replica {
+    struct replica_env env;
+    struct replica_config config;
+    struct guard *guard;
+    struct ballot *ballot;
+    struct log log;
+    struct snapshot_options files; /* for snapshot_* */
+
+    enum err failed;            /* OK while it runs */
+    struct why why;             /* the reason */
+    bool failure_told, closing; /* env.failed was called; replica_close was */
+    bool settling;              /* replica_settle is on the stack */
+    void (*closed)(void *ctx);
+    void *closed_ctx;
+
+    uint64_t now_ms;                            /* of the event in progress */
+    uint64_t armed_ms;                          /* what env.arm was last told */
+    uint64_t term, leader;                      /* what env.leader was last told */
+    bool leading;                               /* leader in `term` */
+    uint64_t commit, applied;                   /* commit: own maximum */
+    uint64_t conf_seen;                         /* entries up to here were looked at for a CHANGE */
+    struct conf_item confs[CONFIGURATIONS_MAX]; /* ascending */
+    unsigned confs_n;
+    struct hash_item hashes[HASHES_KEPT];
+    struct buf result; /* scratch: of the command being applied */
+
+    struct { /* what the engine is being stepped with */
+        struct entry *const *entries;
+        uint64_t first; /* index of entries[0] */
+        unsigned n;
+    } step;
+    struct queue inbox;                    /* proposals not yet in an entry */
+    struct batch *batches, **batches_tail; /* ours, not yet committed; ascending */
+    size_t inflight_bytes;
+    struct queue forwarded; /* proposals that the leader was sent */
+    struct call *calls;     /* calls that the leader was sent, and those without a leader yet */
+    uint64_t next_id;       /* of forwards */
+
+    struct reads {
+        struct read *waiting, **waiting_tail; /* not yet in a round */
+        struct read *pinged, **pinged_tail;   /* in a round, seq ascending */
+        struct read *ready, **ready_tail;     /* confirmed: wait for applied >= index */
+        struct remote_read *remote;           /* of other members */
+        size_t n;
+        uint64_t seq;        /* last round */
+        uint64_t forward_id; /* our question to the leader; 0: none */
+        uint64_t forward_ms; /* when it was asked */
+        uint64_t ping_ms;    /* when the last PING went out */
+    } reads;
+
+    struct peer_state peers[MEMBERS_MAX];
+    unsigned peers_n;
+    struct change *change;     /* under way; NULL: none */
+    bool change_catching_up;   /* waits for raft_catch_up */
+    uint64_t change_term;      /* term of its entry */
+    uint64_t promoting;        /* standby that is being caught up by itself; 0: none */
+    uint64_t promote_after_ms; /* not before */
+
+    struct taking *taking;
+    struct receiving *receiving;
+    uint64_t snapshot_index;       /* newest durable snapshot; 0: none */
+    uint64_t snapshot_size;        /* bytes of its file */
+    uint32_t snapshot_generation;  /* DEK that it is under */
+    uint64_t snapshot_retry_ms;    /* no earlier try */
+    uint64_t bytes_since_snapshot; /* entry bytes applied since */
+    struct {                       /* one request for a snapshot from outside */
+        bool wanted;
+        void (*done)(void *ctx, enum err e, uint64_t index);
+        void *ctx;
+    } ask;
+    struct { /* replica_reseal under way */
+        bool wanted, rolled;
+        uint64_t above; /* a snapshot at or past it frees the old segments; 0: not known yet */
+        void (*done)(void *ctx, enum err e);
+        void *ctx;
+        struct proposal nudge; /* an empty command that moves the log on */
+        bool nudged;
+    } reseal;
+};
+
+/* replica.c */
+void replica_fail(struct replica *r, enum err e, const char *text);
+void replica_enter(struct replica *r);  /* takes the time; first in every entry point */
+void replica_settle(struct replica *r); /* last in every entry point */
+void replica_send(struct replica *r, uint64_t to, const struct wire_message *m);
+void replica_say(struct replica *r, int level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+bool replica_step(struct replica *r, enum err e); /* after a guard call: false when it was fatal */
+struct peer_state *replica_peer(struct replica *r, uint64_t id); /* NULL: no room */
+const struct conf_item *replica_conf_at(const struct replica *r,
+                                        uint64_t index); /* newest <= index */
+bool replica_note_conf(struct replica *r, uint64_t index, struct span bytes);
+RESULT replica_restore_file(struct replica *r, uint64_t index, struct snapshot_meta *meta,
+                            struct buf *conf, struct why *why); /* snapshot -> machine, at open */
+
+/* propose.c */
+void propose_start(struct replica *r);
+void propose_turn(struct replica *r); /* inbox -> entries, or to the leader */
+void propose_applied(struct replica *r,
+                     const struct entry *e);            /* applies a COMMAND entry, answers ours */
+void propose_passed(struct replica *r, uint64_t index); /* a snapshot took us past it */
+void propose_truncated(struct replica *r, uint64_t from);
+void propose_deadlines(struct replica *r);
+void propose_leader_changed(struct replica *r);
+void propose_end(struct replica *r,
+                 bool tell); /* everything that waits ends; tell: with callbacks */
+bool propose_waiting(const struct replica *r);
+void forward_receive(struct replica *r, uint64_t from, const struct wire_forward *f);
+void forwarded_receive(struct replica *r, uint64_t from, const struct wire_forwarded *f);
+
+/* calls.c */
+void calls_turn(struct replica *r);
+void calls_receive(struct replica *r, uint64_t from, const struct wire_forward *f);
+bool calls_forwarded(struct replica *r, const struct wire_forwarded *f);
+void calls_deadlines(struct replica *r);
+void calls_leader_changed(struct replica *r);
+void calls_end(struct replica *r, bool tell);
+
+/* reads.c */
+void reads_start(struct replica *r);
+void reads_turn(struct replica *r);
+void reads_tick(struct replica *r);   /* deadlines, PINGs again */
+void reads_settle(struct replica *r); /* answers what is confirmed and applied */
+void reads_leader_changed(struct replica *r);
+void reads_ping(struct replica *r, uint64_t from, const struct wire_ping *m);
+void reads_pong(struct replica *r, uint64_t from, const struct wire_pong *m);
+void reads_forward(struct replica *r, uint64_t from, const struct wire_forward *f);
+bool reads_forwarded(struct replica *r, const struct wire_forwarded *f);
+void reads_end(struct replica *r, bool tell);
+bool reads_waiting(const struct replica *r);
+
+/* members.c */
+void members_tick(struct replica *r); /* catch-up, promotion, the outcome of a change */
+void members_leader_changed(struct replica *r);
+void members_end(struct replica *r, bool tell);
+RESULT members_only(uint64_t raft_id, struct buf *out); /* an encoded configuration of one voter */
+
+/* snapshots.c */
+void snapshots_tick(struct replica *r); /* starts one when it is time; streams; reseal */
+void snapshots_offer(struct replica *r,
+                     uint64_t to); /* the engine wants `to` to get our snapshot */
+void snapshots_want(struct replica *r, uint64_t from, const struct wire_want *m);
+void snapshots_leader_changed(struct replica *r);
+bool snapshots_busy(const struct replica *r);
+bool snapshots_job(const struct replica *r); /* a job is under way */
+void snapshots_close(struct replica *r);     /* ends what no job holds */
+void snapshots_drop(struct replica *r);      /* frees everything; no job may be under way */
+
+/* install.c */
+void install_offer(struct replica *r, uint64_t from, const struct wire_offer *m);
+void install_chunk(struct replica *r, uint64_t from, const struct wire_chunk *m);
+bool install_busy(const struct replica *r);
+void install_drop(struct replica *r);
+bool install_job(const struct replica *r); /* a job is under way */
+void install_close(struct replica *r);     /* ends what no job holds */
+
+#endif
