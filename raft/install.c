@@ -116,7 +116,7 @@ static void swap_state(struct receiving *v) {
         return;
     }
     propose_passed(r, index);
-    log_reset(&r->log, index);
+    journal_reset(&r->log, index);
     r->applied = r->commit = r->conf_seen = index;
     r->snapshot_index = index;
     r->snapshot_size = v->bytes.room * v->chunks;

@@ -77,7 +77,7 @@ static void send_append(struct replica *r, uint64_t to, const struct raft_append
     size_t bytes = 0;
     unsigned sent = 0;
     while (sent < args->n_entries) {
-        struct entry *e = log_peek(&r->log, args->prev_log_index + 1 + sent);
+        struct entry *e = journal_peek(&r->log, args->prev_log_index + 1 + sent);
         if (e == NULL) break; /* compacted meanwhile: the engine will find out */
         if (a.n > 0 && (bytes + e->size > APPEND_BYTES_MAX || a.n == INFLIGHT_ENTRIES_MAX ||
                         e == r->log.loaned)) {
@@ -136,7 +136,7 @@ static enum err on_persist(void *ctx, uint64_t term, uint64_t vote) {
 
 static const struct entry *on_entry(void *ctx, uint64_t index) {
     struct replica *r = ctx;
-    return log_peek(&r->log, index);
+    return journal_peek(&r->log, index);
 }
 
 /* One of the entries that the engine accepted: ours from the step, or its barrier. */
@@ -151,7 +151,7 @@ static RESULT take_entry(struct replica *r, uint64_t index, const struct raft_en
         e = entry_hold(r->step.entries[index - r->step.first]);
     }
     enum err outcome =
-        e->index == index && e->term == shell->term ? log_append(&r->log, e) : ERR_INTERNAL;
+        e->index == index && e->term == shell->term ? journal_append(&r->log, e) : ERR_INTERNAL;
     entry_drop(e);
     return outcome;
 }
@@ -204,7 +204,7 @@ const struct conf_item *replica_conf_at(const struct replica *r, uint64_t index)
 /* The engine has them already; snapshots need to know which one was in force where. */
 static void note_configurations(struct replica *r) {
     while (r->conf_seen < r->commit && r->failed == OK) {
-        const struct entry *e = log_peek(&r->log, r->conf_seen + 1);
+        const struct entry *e = journal_peek(&r->log, r->conf_seen + 1);
         if (e == NULL) {
             replica_fail(r, ERR_INTERNAL, "a committed entry is not in the log");
             return;
@@ -235,7 +235,7 @@ static void apply_committed(struct replica *r) {
     size_t bytes = 0;
     if (guard_installing(r->guard)) return;
     while (r->applied < r->commit && r->failed == OK) {
-        const struct entry *e = log_peek(&r->log, r->applied + 1);
+        const struct entry *e = journal_peek(&r->log, r->applied + 1);
         if (e == NULL) {
             replica_fail(r, ERR_INTERNAL, "a committed entry is not in the log");
             return;
@@ -308,7 +308,7 @@ static void free_replica(struct replica *r) {
     snapshots_drop(r);
     install_drop(r);
     if (r->guard != NULL) guard_close(r->guard);
-    log_close(&r->log);
+    journal_close(&r->log);
     if (r->ballot != NULL) ballot_close(r->ballot);
     for (unsigned i = 0; i < r->confs_n; i++)
         buf_free(&r->confs[i].bytes);
@@ -331,8 +331,8 @@ static bool jobs_under_way(const struct replica *r) {
  * gone. */
 static bool closed(struct replica *r) {
     if (!r->closing) return false;
-    if (r->failed == OK && !r->log.full && !log_idle(&r->log)) {
-        log_kick(&r->log);
+    if (r->failed == OK && !r->log.full && !journal_idle(&r->log)) {
+        journal_kick(&r->log);
         return false;
     }
     if (jobs_under_way(r)) return false;
@@ -358,7 +358,7 @@ void replica_settle(struct replica *r) {
     if (r->failed == OK && !r->closing) {
         apply_committed(r);
         reads_settle(r);
-        log_kick(&r->log);
+        journal_kick(&r->log);
         snapshots_tick(r);
     }
     if (r->failed != OK)
@@ -378,7 +378,7 @@ static void on_persisted(void *ctx) {
         const struct raft *raft = guard_raft(r->guard);
         uint64_t index = r->log.persisted;
         if (index > raft->last_stored && index <= r->log.last) {
-            const struct entry *e = log_peek(&r->log, index);
+            const struct entry *e = journal_peek(&r->log, index);
             if (e != NULL)
                 (void)replica_step(
                     r, guard_persisted(r->guard, r->now_ms, index, e->term, guard_epoch(r->guard)));
@@ -418,7 +418,7 @@ void replica_tick(struct replica *r) {
             calls_deadlines(r);
             reads_tick(r);
             members_tick(r);
-            if (r->log.full) log_retry(&r->log);
+            if (r->log.full) journal_retry(&r->log);
             propose_turn(r);
             calls_turn(r);
             reads_turn(r);
@@ -568,7 +568,7 @@ RESULT replica_restore_file(struct replica *r, uint64_t index, struct snapshot_m
 
 static enum err load_entry(void *ctx, struct entry *e) {
     struct replica *r = ctx;
-    return log_load(&r->log, e);
+    return journal_load(&r->log, e);
 }
 
 static RESULT open_log(struct replica *r, struct why *why) {
@@ -578,12 +578,12 @@ static RESULT open_log(struct replica *r, struct why *why) {
                             .identity = r->config.identity,
                             .alg = r->config.alg,
                             .segment_size = r->config.segment_size};
-    struct log_hooks hooks = {.ctx = r, .persisted = on_persisted, .failed = on_log_failed};
+    struct journal_hooks hooks = {.ctx = r, .persisted = on_persisted, .failed = on_log_failed};
     struct wal *wal;
     bool torn = false;
-    TRY(log_open(&r->log, r->env.log_exec, r->env.snapshot_exec, &hooks));
+    TRY(journal_open(&r->log, r->env.log_exec, r->env.snapshot_exec, &hooks));
     TRY(wal_open(&o, load_entry, r, &torn, &wal, why));
-    log_start(&r->log, wal);
+    journal_start(&r->log, wal);
     r->log.trust_late = (r->config.without & 1u << GUARD_PERSISTED_PREFIX) != 0;
     if (torn) replica_say(r, 2, "an unfinished write at the end of the log was dropped");
     return OK;
@@ -591,9 +591,9 @@ static RESULT open_log(struct replica *r, struct why *why) {
 
 /* The snapshot wins over a log that does not reach it or that says something else at its index. */
 static RESULT reconcile(struct replica *r, const struct snapshot_meta *meta, struct why *why) {
-    struct log *l = &r->log;
+    struct journal *l = &r->log;
     if (meta->index == 0) return OK;
-    const struct entry *at = log_peek(l, meta->index);
+    const struct entry *at = journal_peek(l, meta->index);
     bool follows = l->last == meta->index && l->first == meta->index + 1;
     bool gap = l->first > meta->index + 1;
     if (gap && l->last >= l->first)
@@ -604,7 +604,7 @@ static RESULT reconcile(struct replica *r, const struct snapshot_meta *meta, str
                   (l->first == meta->index + 1 && l->last >= meta->index);
     if (usable) return OK;
     TRY(wal_reset(l->wal, meta->index, why));
-    log_reset(l, meta->index);
+    journal_reset(l, meta->index);
     l->next.reset = false;
     return OK;
 }
@@ -682,7 +682,7 @@ void replica_close(struct replica *r, void (*told)(void *ctx), void *ctx) {
     end_everything(r, true);
     snapshots_close(r);
     install_close(r);
-    if (r->failed == OK) log_mark(&r->log);
+    if (r->failed == OK) journal_mark(&r->log);
     r->env.wake(r->env.ctx); /* replica_turn settles: closed() never fires inside this call */
 }
 

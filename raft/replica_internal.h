@@ -11,7 +11,7 @@
 #define CONCLAVE_REPLICA_INTERNAL_H
 
 #include "raft/ballot.h"
-#include "raft/log.h"
+#include "raft/journal.h"
 #include "raft/replica.h"
 #include "raft/wire.h"
 
@@ -61,7 +61,7 @@ struct replica {
     struct replica_config config;
     struct guard *guard;
     struct ballot *ballot;
-    struct log log;
+    struct journal log;
     struct snapshot_options files; /* for snapshot_* */
 
     enum err failed;            /* OK while it runs */

@@ -100,7 +100,7 @@ static unsigned trailing(struct replica *r, const struct taking *t) {
     uint64_t bytes = 0, index = t->meta.index;
     if (t->whole_log) return 0;
     for (; index >= r->log.first && index >= r->log.cache_first && index > 0; index--) {
-        bytes += log_peek(&r->log, index)->size + 64;
+        bytes += journal_peek(&r->log, index)->size + 64;
         if (bytes > r->config.trailing_bytes) break;
     }
     return (unsigned)(t->meta.index - index);
@@ -121,7 +121,7 @@ static void taken(struct replica *r, struct taking *t) {
         enum err e = guard_snapshot_taken(r->guard, r->now_ms, &t->meta, trailing(r, t));
         if (!replica_step(r, e)) return;
     }
-    log_compact(&r->log, raft->trail.offset);
+    journal_compact(&r->log, raft->trail.offset);
     replica_say(r, 2, "snapshot at entry %llu: %llu bytes", (unsigned long long)t->meta.index,
                 (unsigned long long)t->size);
     ask_answered(r, OK, t->meta.index);
@@ -152,7 +152,7 @@ static void taking_done(struct job *job) {
 
 static RESULT take(struct replica *r, bool whole_log) {
     const struct conf_item *conf = replica_conf_at(r, r->applied);
-    const struct entry *last = log_peek(&r->log, r->applied);
+    const struct entry *last = journal_peek(&r->log, r->applied);
     const struct raft *raft = guard_raft(r->guard);
     if (conf == NULL) return ERR_PRECONDITION;
     struct taking *t = calloc(1, sizeof *t);
@@ -242,9 +242,9 @@ static void reseal_start(struct replica *r) {
         replica_fail(r, e, why.text);
         return;
     }
-    log_roll(&r->log);
+    journal_roll(&r->log);
     r->reseal.rolled = true;
-    log_kick(&r->log);
+    journal_kick(&r->log);
 }
 
 /* Rolled and idle: whatever comes now is in a new segment. An empty command makes something come.
@@ -265,7 +265,7 @@ static void reseal_tick(struct replica *r) {
         reseal_nudge(r);
         return;
     }
-    if (r->snapshot_index < r->reseal.above || !log_idle(&r->log)) return;
+    if (r->snapshot_index < r->reseal.above || !journal_idle(&r->log)) return;
     uint32_t now = keyring_generation(r->env.keys);
     if (wal_oldest_generation(r->log.wal) < now || r->snapshot_generation < now) {
         r->reseal.above = 0; /* something old was still needed: once more, a little further on */

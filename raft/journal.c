@@ -1,5 +1,6 @@
-/* See log.h. The ring holds one reference for each entry in memory; a job holds its own ones. */
-#include "raft/log.h"
+/* See journal.h. The ring holds one reference for each entry in memory; a job holds its own ones.
+ */
+#include "raft/journal.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -7,18 +8,19 @@
 #define RING_MIN         1024
 #define WORK_ENTRIES_MAX 4096
 
-static struct entry **slot(struct log *l, uint64_t index) {
+static struct entry **slot(struct journal *l, uint64_t index) {
     return &l->ring[index & (l->room - 1)];
 }
 
-RESULT log_open(struct log *l, struct exec *log_exec, struct exec *side_exec,
-                const struct log_hooks *hooks) {
-    *l = (struct log){.log_exec = log_exec, .side_exec = side_exec, .hooks = *hooks, .first = 1};
+RESULT journal_open(struct journal *l, struct exec *log_exec, struct exec *side_exec,
+                    const struct journal_hooks *hooks) {
+    *l =
+        (struct journal){.log_exec = log_exec, .side_exec = side_exec, .hooks = *hooks, .first = 1};
     l->cache_first = 1;
     l->ring = calloc(RING_MIN, sizeof *l->ring);
     l->work.entries = calloc(WORK_ENTRIES_MAX, sizeof *l->work.entries);
     if (l->ring == NULL || l->work.entries == NULL) {
-        log_close(l);
+        journal_close(l);
         return ERR_NOMEM;
     }
     l->room = RING_MIN;
@@ -26,7 +28,7 @@ RESULT log_open(struct log *l, struct exec *log_exec, struct exec *side_exec,
     return OK;
 }
 
-static void drop_cached_below(struct log *l, uint64_t index) {
+static void drop_cached_below(struct journal *l, uint64_t index) {
     for (; l->cache_first < index && l->cache_first <= l->last; l->cache_first++) {
         struct entry **e = slot(l, l->cache_first);
         l->cache_bytes -= (*e)->size;
@@ -35,7 +37,7 @@ static void drop_cached_below(struct log *l, uint64_t index) {
     }
 }
 
-static void drop_cached_from(struct log *l, uint64_t index) {
+static void drop_cached_from(struct journal *l, uint64_t index) {
     for (; l->last >= index && l->last >= l->cache_first; l->last--) {
         struct entry **e = slot(l, l->last);
         l->cache_bytes -= (*e)->size;
@@ -49,13 +51,13 @@ static void drop_cached_from(struct log *l, uint64_t index) {
 }
 
 /* Keeps memory bounded: what is durable and applied can be read back. */
-static void evict(struct log *l) {
+static void evict(struct journal *l) {
     while (l->cache_bytes > LOG_CACHE_MAX && l->cache_first <= l->persisted &&
            l->cache_first <= l->applied)
         drop_cached_below(l, l->cache_first + 1);
 }
 
-static RESULT grow(struct log *l) {
+static RESULT grow(struct journal *l) {
     struct entry **ring = calloc(l->room * 2, sizeof *ring);
     if (ring == NULL) return ERR_NOMEM;
     for (uint64_t i = l->cache_first; i <= l->last; i++)
@@ -66,7 +68,7 @@ static RESULT grow(struct log *l) {
     return OK;
 }
 
-static RESULT keep(struct log *l, struct entry *e) {
+static RESULT keep(struct journal *l, struct entry *e) {
     if (l->cache_first > l->last) l->cache_first = e->index;
     if (e->index - l->cache_first >= l->room) TRY(grow(l));
     *slot(l, e->index) = entry_hold(e);
@@ -75,7 +77,7 @@ static RESULT keep(struct log *l, struct entry *e) {
     return OK;
 }
 
-RESULT log_load(struct log *l, struct entry *e) {
+RESULT journal_load(struct journal *l, struct entry *e) {
     if (l->last == 0 || l->first > l->last) {
         l->first = e->index;
         l->last = e->index - 1;
@@ -87,7 +89,7 @@ RESULT log_load(struct log *l, struct entry *e) {
     return OK;
 }
 
-void log_start(struct log *l, struct wal *wal) {
+void journal_start(struct journal *l, struct wal *wal) {
     l->wal = wal;
     l->first = wal_first(wal);
     l->last = wal_last(wal);
@@ -95,24 +97,24 @@ void log_start(struct log *l, struct wal *wal) {
     l->persisted = l->submitted = l->last;
 }
 
-static void release_work(struct log_work *w) {
+static void release_work(struct journal_work *w) {
     for (size_t i = 0; i < w->n; i++)
         entry_drop(w->entries[i]);
     w->n = 0;
     w->written = false;
 }
 
-void log_close(struct log *l) {
+void journal_close(struct journal *l) {
     if (l->ring != NULL) drop_cached_below(l, UINT64_MAX);
     release_work(&l->work);
     entry_drop(l->loaned);
     free(l->work.entries);
     free(l->ring);
     if (l->wal != NULL) wal_close(l->wal);
-    *l = (struct log){0};
+    *l = (struct journal){0};
 }
 
-static void truncate_to(struct log *l, uint64_t from) {
+static void truncate_to(struct journal *l, uint64_t from) {
     drop_cached_from(l, from);
     if (l->submitted < from) return;
     l->submitted = from - 1;
@@ -120,7 +122,7 @@ static void truncate_to(struct log *l, uint64_t from) {
     if (l->next.truncate == 0 || from < l->next.truncate) l->next.truncate = from;
 }
 
-RESULT log_append(struct log *l, struct entry *e) {
+RESULT journal_append(struct journal *l, struct entry *e) {
     if (e->index <= l->last) truncate_to(l, e->index);
     assert(e->index == l->last + 1);
     TRY(keep(l, e));
@@ -128,7 +130,7 @@ RESULT log_append(struct log *l, struct entry *e) {
     return OK;
 }
 
-void log_reset(struct log *l, uint64_t index) {
+void journal_reset(struct journal *l, uint64_t index) {
     drop_cached_from(l, l->cache_first);
     l->first = l->cache_first = index + 1;
     l->last = l->submitted = l->persisted = l->applied = index;
@@ -137,26 +139,26 @@ void log_reset(struct log *l, uint64_t index) {
     l->next.reset_index = index;
 }
 
-void log_compact(struct log *l, uint64_t index) {
+void journal_compact(struct journal *l, uint64_t index) {
     if (index < l->first) return;
     drop_cached_below(l, index + 1);
     l->first = index + 1;
     if (index > l->next.compact) l->next.compact = index;
 }
 
-void log_roll(struct log *l) { l->next.roll = true; }
-void log_mark(struct log *l) { l->next.mark = true; }
+void journal_roll(struct journal *l) { l->next.roll = true; }
+void journal_mark(struct journal *l) { l->next.mark = true; }
 
-bool log_idle(const struct log *l) {
-    const struct log_work *n = &l->next;
+bool journal_idle(const struct journal *l) {
+    const struct journal_work *n = &l->next;
     return !l->busy && !l->preparing && l->submitted == l->last && n->truncate == 0 && !n->reset &&
            n->compact == 0 && !n->roll && !n->mark;
 }
 
 /* On the log's thread. */
 static void run_work(struct job *job) {
-    struct log *l = (struct log *)((char *)job - offsetof(struct log, job));
-    struct log_work *w = &l->work;
+    struct journal *l = (struct journal *)((char *)job - offsetof(struct journal, job));
+    struct journal_work *w = &l->work;
     w->error = OK;
     if (w->reset) w->error = wal_reset(l->wal, w->reset_index, &w->why);
     if (w->error == OK && w->truncate != 0) w->error = wal_truncate(l->wal, w->truncate, &w->why);
@@ -174,8 +176,8 @@ static void run_work(struct job *job) {
 }
 
 /* What was written counts as far as it is still what the log holds. */
-static void note_persisted(struct log *l) {
-    const struct log_work *w = &l->work;
+static void note_persisted(struct journal *l) {
+    const struct journal_work *w = &l->work;
     uint64_t bytes = 0;
     for (size_t i = 0; i < w->n; i++) {
         const struct entry *e = w->entries[i];
@@ -189,12 +191,12 @@ static void note_persisted(struct log *l) {
 }
 
 static void prepare_run(struct job *job) {
-    struct log *l = (struct log *)((char *)job - offsetof(struct log, prepare_job));
+    struct journal *l = (struct journal *)((char *)job - offsetof(struct journal, prepare_job));
     l->prepare_error = wal_prepare(l->wal, &l->prepare_why);
 }
 
 static void prepare_done(struct job *job) {
-    struct log *l = (struct log *)((char *)job - offsetof(struct log, prepare_job));
+    struct journal *l = (struct journal *)((char *)job - offsetof(struct journal, prepare_job));
     l->preparing = false;
     if (l->prepare_error == ERR_NOSPACE)
         l->full = true;
@@ -205,7 +207,7 @@ static void prepare_done(struct job *job) {
     l->hooks.persisted(l->hooks.ctx);
 }
 
-static void prepare(struct log *l) {
+static void prepare(struct journal *l) {
     if (l->preparing || l->wal == NULL || !wal_wants_prepare(l->wal)) return;
     l->preparing = true;
     l->prepare_job = (struct job){.run = prepare_run, .done = prepare_done};
@@ -213,9 +215,9 @@ static void prepare(struct log *l) {
 }
 
 static void work_done(struct job *job) {
-    struct log *l = (struct log *)((char *)job - offsetof(struct log, job));
+    struct journal *l = (struct journal *)((char *)job - offsetof(struct journal, job));
     l->busy = false;
-    if (l->work.error == ERR_NOSPACE) { /* nothing was written: the work stays, for log_retry */
+    if (l->work.error == ERR_NOSPACE) { /* nothing was written: the work stays, for journal_retry */
         l->full = true;
         l->hooks.persisted(l->hooks.ctx);
         return;
@@ -232,15 +234,15 @@ static void work_done(struct job *job) {
     l->hooks.persisted(l->hooks.ctx);
 }
 
-static void gather(struct log *l) {
-    struct log_work *w = &l->work, *n = &l->next;
+static void gather(struct journal *l) {
+    struct journal_work *w = &l->work, *n = &l->next;
     w->truncate = n->truncate;
     w->reset = n->reset;
     w->reset_index = n->reset_index;
     w->compact = n->compact;
     w->roll = n->roll;
     w->mark = n->mark;
-    *n = (struct log_work){0};
+    *n = (struct journal_work){0};
     size_t bytes = 0;
     while (l->submitted < l->last && w->n < w->room) {
         struct entry *e = *slot(l, l->submitted + 1);
@@ -251,13 +253,13 @@ static void gather(struct log *l) {
     }
 }
 
-static void submit(struct log *l) {
+static void submit(struct journal *l) {
     l->busy = true;
     l->job = (struct job){.run = run_work, .done = work_done};
     l->log_exec->submit(l->log_exec, &l->job);
 }
 
-void log_kick(struct log *l) {
+void journal_kick(struct journal *l) {
     if (l->busy || l->wal == NULL || l->work.n != 0 || l->work.error == ERR_NOSPACE) return;
     if (l->submitted == l->last && l->next.truncate == 0 && !l->next.reset &&
         l->next.compact == 0 && !l->next.roll && !l->next.mark)
@@ -266,7 +268,7 @@ void log_kick(struct log *l) {
     submit(l);
 }
 
-void log_retry(struct log *l) {
+void journal_retry(struct journal *l) {
     if (!l->full || l->busy) return;
     if (l->work.error == ERR_NOSPACE)
         submit(l);
@@ -274,7 +276,7 @@ void log_retry(struct log *l) {
         prepare(l);
 }
 
-struct entry *log_peek(struct log *l, uint64_t index) {
+struct entry *journal_peek(struct journal *l, uint64_t index) {
     if (index < l->first || index > l->last) return NULL;
     if (index >= l->cache_first) return *slot(l, index);
     struct entry *e = NULL;
