@@ -48,9 +48,9 @@ class Reading(unittest.TestCase):
                          [("a", "failed"), ("b", "ok")])
 
     def test_lines_of_end_to_end_scripts(self):
-        text = "ok three managers\nnot ok a key: found in a/wal: 3\nskip full disk: no loop\nok: x\n"
+        text = "ok three managers\nnot ok a key: in a/wal: 3\nskip full disk: no loop\nok: x\n"
         self.assertEqual(runner.read_lines(text), [
-            ("three managers", "ok", ""), ("a key", "failed", "found in a/wal: 3"),
+            ("three managers", "ok", ""), ("a key", "failed", "in a/wal: 3"),
             ("full disk", "skipped", "no loop")])
 
 
@@ -128,8 +128,8 @@ class Running(unittest.TestCase):
 
 class Choosing(unittest.TestCase):
     def test_a_name_chooses_and_brings_the_build_it_stands_on(self):
-        items = [runner.Item(name, []) for name in ("unit/test_wal", "asan/test_wal", "tsan/test_wal",
-                                                    "sim/first", "lint/calls", "e2e/test_a")]
+        names = "unit/test_wal asan/test_wal tsan/test_wal sim/first lint/calls e2e/test_a".split()
+        items = [runner.Item(name, []) for name in names]
         builds = runner.build_items()
 
         def presets(names):
