@@ -21,8 +21,9 @@ RESULT disk_read_file(struct disk *d, const char *path, struct buf *out, struct 
 }
 
 static enum err write_new(struct disk *d, const char *path, struct span data, struct why *why) {
-    enum err e = d->remove(d, path, why);
-    if (e != OK && e != ERR_NOT_FOUND) return e;
+    struct why said = {0}; /* not into `why`: that nothing is there is no failure */
+    enum err e = d->remove(d, path, &said);
+    if (e != OK && e != ERR_NOT_FOUND) return fail_with(why, e, "%s", said.text);
     struct file *f;
     TRY(d->open(d, path, DISK_CREATE, &f, why));
     if (data.size != 0)

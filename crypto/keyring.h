@@ -9,8 +9,15 @@
  *
  * Invariants: at least one generation; generations ascend; the newest is the current one; a
  * generation is destroyed only by keyring_destroy_before, never the current one.
- * Thread-safe: an internal mutex; the returned DEK pointers live until the generation is destroyed.
- */
+ * Thread-safe: an internal mutex; the returned DEK pointers live until the generation is destroyed,
+ * the identity's until it is set anew.
+ *
+ * With KEK_PLAIN the key lies in clear beside the lock: it protects against the theft of single
+ * files (a copied log segment, a backup without `kek`), not of the directory.
+ *
+ * When a change fails with an error of the disk, the file may be as before or as asked for; where
+ * that is in doubt, further changes give ERR_PRECONDITION until it is opened again. After a failed
+ * keyring_rekey the caller keeps both KEKs until one of them has opened it. */
 #ifndef CONCLAVE_KEYRING_H
 #define CONCLAVE_KEYRING_H
 

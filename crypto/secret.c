@@ -61,7 +61,7 @@ static enum err harden(const struct secret *s) {
 
 static enum err room_new(size_t size, struct secret **out) {
     if (size == 0) return ERR_INVALID;
-    if (size > PEM_MAX) return ERR_TOO_LARGE;
+    if (size > KEYRING_MAX) return ERR_TOO_LARGE;
     struct secret *s = malloc(sizeof *s);
     if (s == NULL) return ERR_NOMEM;
     *s = (struct secret){.size = size, .at = sodium_malloc(size)};

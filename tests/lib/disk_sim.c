@@ -341,6 +341,25 @@ static void change_add(struct sim *s, enum change_kind kind, const char *path, c
     change_play(s, &s->now, c);
 }
 
+static bool names_meet(const struct change *a, const struct change *b) {
+    return strcmp(a->path, b->path) == 0 || strcmp(a->path, b->from) == 0 ||
+           (a->from[0] != '\0' && (strcmp(a->from, b->path) == 0 || strcmp(a->from, b->from) == 0));
+}
+
+/* What was played makes earlier pending changes of the same names or inode a thing of the past:
+ * played later, they would undo it. Returns how many of the first `count` are left. */
+static size_t changes_supersede(struct sim *s, size_t count, const struct change *played) {
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct change c = s->pending[i];
+        if ((c.inode != NULL && c.inode == played->inode) || names_meet(&c, played))
+            inode_drop(s, c.inode);
+        else
+            s->pending[left++] = c;
+    }
+    return left;
+}
+
 /* Plays the pending changes of `dir` (NULL: of all) that luck lets through into the durable tree;
  * the others stay when `keep`. */
 static void changes_settle(struct sim *s, const char *dir, enum luck luck, bool keep) {
@@ -349,7 +368,10 @@ static void changes_settle(struct sim *s, const char *dir, enum luck luck, bool 
         struct change c = s->pending[i];
         bool here = dir == NULL || is_in(c.path, dir);
         bool play = here && lucky(s, luck);
-        if (play) change_play(s, &s->durable, &c);
+        if (play) {
+            change_play(s, &s->durable, &c);
+            left = changes_supersede(s, left, &c);
+        }
         if (!play && (keep || !here))
             s->pending[left++] = c;
         else

@@ -43,13 +43,24 @@ static enum err fault(struct disk *d, enum fault_kind kind, const char *what, st
     return e == OK ? OK : fail_with(why, e, "%s: fault on demand", what);
 }
 
+/* What the disk underneath allocates is not the code under test. */
+#define INNER(call)                                                                                \
+    do {                                                                                           \
+        fault_alloc_pause();                                                                       \
+        enum err inner_err_ = (call);                                                              \
+        fault_alloc_resume();                                                                      \
+        return inner_err_;                                                                         \
+    } while (0)
+
 static enum err fault_open(struct disk *d, const char *path, unsigned flags, struct file **out,
                            struct why *why) {
     TRY(fault(d, FAULT_OPEN, "open", why));
     struct fault_file *f = calloc(1, sizeof *f);
     if (f == NULL) return fail_with(why, ERR_NOMEM, "%s: open: out of memory", path);
     struct disk *inner = faulty(d)->inner;
+    fault_alloc_pause();
     enum err e = inner->open(inner, path, flags, &f->inner, why);
+    fault_alloc_resume();
     if (e != OK) {
         free(f);
         return e;
@@ -67,7 +78,7 @@ static void fault_close(struct file *f) {
 static enum err fault_read(struct file *f, uint64_t offset, void *at, size_t size, size_t *got,
                            struct why *why) {
     TRY(fault(f->disk, FAULT_READ, "read", why));
-    return inner_of(f)->read(handle(f)->inner, offset, at, size, got, why);
+    INNER(inner_of(f)->read(handle(f)->inner, offset, at, size, got, why));
 }
 
 static enum err fault_write(struct file *f, uint64_t offset, const void *at, size_t size,
@@ -76,53 +87,55 @@ static enum err fault_write(struct file *f, uint64_t offset, const void *at, siz
     size_t torn = faulty(f->disk)->torn;
     if (e != OK && torn == 0) return e;
     size_t part = e != OK && torn < size ? torn : size;
+    fault_alloc_pause();
     enum err written = inner_of(f)->write(handle(f)->inner, offset, at, part, why);
+    fault_alloc_resume();
     return e != OK ? fail_with(why, e, "write: torn on demand") : written;
 }
 
 static enum err fault_allocate(struct file *f, uint64_t size, struct why *why) {
     TRY(fault(f->disk, FAULT_ALLOCATE, "allocate", why));
-    return inner_of(f)->allocate(handle(f)->inner, size, why);
+    INNER(inner_of(f)->allocate(handle(f)->inner, size, why));
 }
 
 static enum err fault_sync(struct file *f, struct why *why) {
     TRY(fault(f->disk, FAULT_SYNC, "sync", why));
-    return inner_of(f)->sync(handle(f)->inner, why);
+    INNER(inner_of(f)->sync(handle(f)->inner, why));
 }
 
 static enum err fault_size(struct file *f, uint64_t *out, struct why *why) {
     TRY(fault(f->disk, FAULT_SIZE, "size", why));
-    return inner_of(f)->size(handle(f)->inner, out, why);
+    INNER(inner_of(f)->size(handle(f)->inner, out, why));
 }
 
 static enum err fault_rename(struct disk *d, const char *from, const char *to, struct why *why) {
     TRY(fault(d, FAULT_RENAME, "rename", why));
-    return faulty(d)->inner->rename(faulty(d)->inner, from, to, why);
+    INNER(faulty(d)->inner->rename(faulty(d)->inner, from, to, why));
 }
 
 static enum err fault_remove(struct disk *d, const char *path, struct why *why) {
     TRY(fault(d, FAULT_REMOVE, "remove", why));
-    return faulty(d)->inner->remove(faulty(d)->inner, path, why);
+    INNER(faulty(d)->inner->remove(faulty(d)->inner, path, why));
 }
 
 static enum err fault_make_dir(struct disk *d, const char *path, struct why *why) {
     TRY(fault(d, FAULT_MAKE_DIR, "make directory", why));
-    return faulty(d)->inner->make_dir(faulty(d)->inner, path, why);
+    INNER(faulty(d)->inner->make_dir(faulty(d)->inner, path, why));
 }
 
 static enum err fault_sync_dir(struct disk *d, const char *path, struct why *why) {
     TRY(fault(d, FAULT_SYNC_DIR, "sync directory", why));
-    return faulty(d)->inner->sync_dir(faulty(d)->inner, path, why);
+    INNER(faulty(d)->inner->sync_dir(faulty(d)->inner, path, why));
 }
 
 static enum err fault_list(struct disk *d, const char *path, void (*each)(void *, const char *),
                            void *ctx, struct why *why) {
     TRY(fault(d, FAULT_LIST, "list", why));
-    return faulty(d)->inner->list(faulty(d)->inner, path, each, ctx, why);
+    INNER(faulty(d)->inner->list(faulty(d)->inner, path, each, ctx, why));
 }
 
 static enum err fault_space(struct disk *d, uint64_t *free_bytes, struct why *why) {
-    return faulty(d)->inner->space(faulty(d)->inner, free_bytes, why);
+    INNER(faulty(d)->inner->space(faulty(d)->inner, free_bytes, why));
 }
 
 static const struct disk fault_calls = {
@@ -205,7 +218,13 @@ void fault_alloc_at(unsigned n) {
 void fault_alloc_off(void) { atomic_store(&alloc_left, 0); }
 bool fault_alloc_fired(void) { return atomic_load(&alloc_hit); }
 
+static _Thread_local unsigned alloc_paused; /* depth, of this thread */
+
+void fault_alloc_pause(void) { alloc_paused++; }
+void fault_alloc_resume(void) { alloc_paused--; }
+
 static bool alloc_fails(void) {
+    if (alloc_paused != 0) return false;
     unsigned left = atomic_load_explicit(&alloc_left, memory_order_relaxed);
     while (left != 0) {
         if (!atomic_compare_exchange_weak(&alloc_left, &left, left - 1)) continue;

@@ -53,6 +53,10 @@ unsigned fault_disk_count(struct fault_disk *f); /* operations of the kinds sinc
 /* The n-th (from 1) allocation from now on fails, the next work. */
 void fault_alloc_at(unsigned n);
 void fault_alloc_off(void);
+/* Allocations of this thread neither count nor fail in between; for the test's own machinery.
+ * Nests. */
+void fault_alloc_pause(void);
+void fault_alloc_resume(void);
 bool fault_alloc_fired(void); /* since the last fault_alloc_at; still valid after fault_alloc_off */
 
 /* A sweep: for n = 1, 2, ...: run(ctx) with the n-th fault set; then, with faults off, check(ctx,
