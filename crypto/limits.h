@@ -47,11 +47,18 @@
 #define SNAPSHOT_WINDOW  8           /* chunks under way to one peer */
 
 /* peers */
-#define PEER_QUEUE_MAX       (64 * MIB) /* waiting for one peer; past it the link is cut */
+#define PEER_QUEUE_MAX       (64 * MIB) /* waiting for one peer; past it frames are dropped */
 #define PEER_BACKOFF_MIN_MS  50
 #define PEER_BACKOFF_MAX_MS  2000
 #define HANDSHAKE_TIMEOUT_MS 5000
-#define CONNECTIONS_MAX      4096 /* accepted connections of one listener */
+#define CONNECTIONS_MAX      4096        /* accepted connections of one listener */
+#define STRANGERS_MAX        128         /* accepted, unknown as yet; past it the oldest is cut */
+#define JOINS_MAX            64          /* newcomers' connections at once */
+#define JOIN_WAIT_MS         30000       /* a newcomer's request without an answer */
+#define HELLO_FRAME_MAX      (1 * KIB)   /* the first frame of a connection */
+#define JOIN_FRAME_MAX       (64 * KIB)  /* a newcomer's request */
+#define JOINED_FRAME_MAX     (256 * KIB) /* the answer to it */
+#define PEER_STALL_MS        5000        /* sent bytes that nobody takes; past it the link is cut */
 
 /* keys */
 #define DEK_GENERATIONS_MAX 64

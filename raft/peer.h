@@ -41,7 +41,16 @@ struct peers_config {
     void (*moved)(void *ctx, uint64_t peer,
                   const char *address); /* a known member announces another address */
     void (*join)(void *ctx, struct join_connection *c, const struct wire_join *request);
-    void (*log)(void *ctx, int level, const char *text);
+    void (*log)(void *ctx, int level, const char *text); /* 0 error, 1 warning, 2 info, 3 debug */
+    unsigned handshake_ms;                               /* 0: HANDSHAKE_TIMEOUT_MS */
+};
+
+/* What has happened since peers_open; for metrics. */
+struct peers_figures {
+    uint64_t refused;   /* connections cut before they were anyone's */
+    uint64_t connected; /* outgoing connections that opened */
+    uint64_t frames_out, frames_in;
+    uint64_t dropped; /* frames for a peer that was away, unknown or too slow */
 };
 
 /* Listens at once. ERR_IN_USE with the address, ERR_INVALID for one that does not parse. */
@@ -60,8 +69,11 @@ void peers_send(struct peers *p, uint64_t to,
 size_t peers_queued(struct peers *p, uint64_t to);
 bool peers_is_connected(struct peers *p, uint64_t to);
 const char *peers_address(struct peers *p); /* as bound: with the real port when 0 was asked for */
+void peers_figures(struct peers *p, struct peers_figures *out);
 
-/* Answers a newcomer and closes its connection after; `c` is gone. */
+/* Answers a newcomer and closes its connection after; `c` is gone. Every `c` needs it once, now or
+ * later, even after peers_close. What the request's spans point to is only there during the `join`
+ * callback. */
 void join_answer(struct join_connection *c, const struct wire_joined *answer);
 
 /* The newcomer's side, blocking the calling thread (used before a node runs): connects to

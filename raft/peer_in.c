@@ -1,0 +1,267 @@
+/* Accepted connections: a member that sends us its frames, or a newcomer with one question.
+ *
+ * Happy path of a member: TLS with ALPN_PEER and a certificate -> its HELLO, in which certificate,
+ * node id, raft id and member table must agree -> our HELLO -> OPEN; every frame goes to `frame`
+ * where it lies. A member has one such connection: a newer one ends the older. Happy path of a
+ * newcomer: TLS with ALPN_JOIN -> WIRE_JOIN -> `join` -> join_answer -> it closes.
+ *
+ * Failure: whatever does not fit is cut, counted, and told to the log, at most once a second for
+ * one source address. An outsider can hold at most STRANGERS_MAX + JOINS_MAX connections, each with
+ * less than HELLO_FRAME_MAX or JOIN_FRAME_MAX bytes of memory beside TLS's own, and each for a
+ * limited time; past STRANGERS_MAX the oldest stranger is cut, so that members still get through.
+ */
+#include <netinet/in.h>
+#include <stdlib.h>
+
+#include "raft/peer_internal.h"
+
+/* What `join` got, until it is answered; may outlive the connection and the peers. */
+struct join_connection {
+    struct inbound *in; /* NULL: the newcomer has gone */
+};
+
+/* ---- states, and the counts that bound them ---- */
+
+static unsigned *count_of(struct peers *p, enum in_state state) {
+    switch (state) {
+    case IN_HANDSHAKE:
+    case IN_HELLO: return &p->strangers;
+    case IN_JOIN:
+    case IN_ASKED:
+    case IN_ANSWERED: return &p->joins;
+    case IN_OPEN: break;
+    }
+    return NULL;
+}
+
+static void become(struct inbound *in, enum in_state state) {
+    unsigned *old = count_of(in->conn.peers, in->state);
+    unsigned *now = count_of(in->conn.peers, state);
+    if (old != NULL) (*old)--;
+    if (now != NULL) (*now)++;
+    in->state = state;
+}
+
+static void list_add(struct peers *p, struct inbound *in) {
+    in->prev = p->in_last;
+    if (p->in_last != NULL)
+        p->in_last->next = in;
+    else
+        p->in_first = in;
+    p->in_last = in;
+}
+
+static void list_remove(struct peers *p, struct inbound *in) {
+    if (in->prev != NULL)
+        in->prev->next = in->next;
+    else
+        p->in_first = in->next;
+    if (in->next != NULL)
+        in->next->prev = in->prev;
+    else
+        p->in_last = in->prev;
+}
+
+void inbound_close(struct inbound *in) {
+    struct peers *p = in->conn.peers;
+    if (in->conn.closing) return;
+    unsigned *count = count_of(p, in->state);
+    if (count != NULL) (*count)--;
+    list_remove(p, in);
+    if (in->link != NULL) in->link->in = NULL;
+    if (in->join != NULL) in->join->in = NULL;
+    in->link = NULL;
+    in->join = NULL;
+    conn_close(&in->conn);
+}
+
+static uint64_t patience_ms(struct peers *p) {
+    return p->config.handshake_ms != 0 ? p->config.handshake_ms : HANDSHAKE_TIMEOUT_MS;
+}
+
+/* ---- a member ---- */
+
+static RESULT open_peer(struct inbound *in, struct why *why) {
+    TRY(peers_check_certificate(in->conn.peers, in->conn.tls, &in->subject, why));
+    become(in, IN_HELLO);
+    return OK;
+}
+
+static RESULT take_hello(struct inbound *in, struct span frame, struct why *why) {
+    struct peers *p = in->conn.peers;
+    struct link *l = NULL;
+    struct wire_hello theirs;
+    TRY(peers_check_hello(p, frame, &in->subject, &theirs, &l, why));
+    struct buf ours = buf_new(HELLO_FRAME_MAX);
+    enum err e = peers_hello(p, &ours);
+    if (e == OK) e = conn_seal(&in->conn, buf_span(&ours), why);
+    buf_free(&ours);
+    TRY(e);
+    if (l->in != NULL) inbound_close(l->in);
+    l->in = in;
+    in->link = l;
+    become(in, IN_OPEN);
+    conn_deadline(&in->conn, 0);
+    conn_accept_frames(&in->conn, FRAME_MAX);
+    peers_log(p, NULL, LEVEL_DEBUG, "member %s connected from %s", l->node_id, in->conn.remote);
+    peers_tell_moved(p, l, theirs.peer_address);
+    return OK;
+}
+
+static RESULT take_frame(struct inbound *in, struct span frame, struct why *why) {
+    struct peers *p = in->conn.peers;
+    uint8_t type = frame.at[WIRE_HEADER - 1];
+    if (type <= WIRE_HELLO || type >= WIRE_JOIN)
+        return fail_with(why, ERR_PROTOCOL, "a frame of type %u, which members don't send", type);
+    p->figures.frames_in++;
+    p->config.frame(p->config.ctx, in->link->raft_id, frame);
+    return OK;
+}
+
+/* ---- a newcomer ---- */
+
+static RESULT open_join(struct inbound *in, struct why *why) {
+    struct peers *p = in->conn.peers;
+    if (p->joins >= JOINS_MAX)
+        return fail_with(why, ERR_BUSY, "more than %u newcomers at once", JOINS_MAX);
+    become(in, IN_JOIN);
+    conn_deadline(&in->conn, patience_ms(p));
+    conn_accept_frames(&in->conn, JOIN_FRAME_MAX);
+    return OK;
+}
+
+static RESULT take_join(struct inbound *in, struct span frame, struct why *why) {
+    struct peers *p = in->conn.peers;
+    struct wire_message m;
+    TRY(wire_decode(frame, &m));
+    if (m.type != WIRE_JOIN || p->config.join == NULL)
+        return fail_with(why, ERR_PROTOCOL, "a frame of type %u, which newcomers don't send",
+                         (unsigned)m.type);
+    struct join_connection *c = calloc(1, sizeof *c);
+    if (c == NULL) return ERR_NOMEM;
+    c->in = in;
+    in->join = c;
+    become(in, IN_ASKED);
+    conn_deadline(&in->conn, JOIN_WAIT_MS);
+    p->config.join(p->config.ctx, c, &m.join);
+    return OK;
+}
+
+/* It may hold the unlock key: reserved at once, so that nothing is left behind, and wiped. */
+static RESULT send_answer(struct inbound *in, const struct wire_joined *answer, struct why *why) {
+    struct wire_message m = {.type = WIRE_JOINED, .joined = *answer};
+    struct buf frame = buf_new(JOINED_FRAME_MAX);
+    enum err e = buf_reserve(&frame, JOINED_FRAME_MAX);
+    if (e == OK) e = wire_encode(&m, &frame);
+    if (e == OK) e = conn_seal(&in->conn, buf_span(&frame), why);
+    if (e == OK) e = tls_shutdown(in->conn.tls);
+    buf_wipe(&frame);
+    return e;
+}
+
+void join_answer(struct join_connection *c, const struct wire_joined *answer) {
+    struct inbound *in = c->in;
+    struct why why = {0};
+    free(c);
+    if (in == NULL) return;
+    in->join = NULL;
+    become(in, IN_ANSWERED);
+    conn_deadline(&in->conn, LINGER_MS); /* the newcomer closes; until then its bytes are read */
+    enum err e = send_answer(in, answer, &why);
+    if (e != OK)
+        conn_fail(&in->conn, e, why.text);
+    else
+        conn_flush(&in->conn);
+}
+
+/* ---- the connection's events ---- */
+
+static RESULT on_opened(struct conn *c, struct why *why) {
+    struct inbound *in = (struct inbound *)c;
+    const char *alpn = tls_alpn(c->tls);
+    if (strcmp(alpn, ALPN_PEER) == 0) return open_peer(in, why);
+    if (strcmp(alpn, ALPN_JOIN) == 0) return open_join(in, why);
+    return fail_with(why, ERR_PROTOCOL, "it asks for no protocol that is spoken here");
+}
+
+static RESULT on_frame(struct conn *c, struct span frame, struct why *why) {
+    struct inbound *in = (struct inbound *)c;
+    switch (in->state) {
+    case IN_HELLO: return take_hello(in, frame, why);
+    case IN_OPEN: return take_frame(in, frame, why);
+    case IN_JOIN: return take_join(in, frame, why);
+    case IN_ANSWERED: return OK;
+    case IN_HANDSHAKE:
+    case IN_ASKED: break;
+    }
+    return fail_with(why, ERR_PROTOCOL, "a frame out of turn");
+}
+
+static void on_drained(struct conn *c) { (void)c; }
+
+/* By address without port, since a stranger's port changes. */
+static struct limiter *limiter_of(struct conn *c) {
+    uint32_t hash = 2166136261U;
+    const char *end = strrchr(c->remote, ':');
+    for (const char *at = c->remote; end != NULL && at < end; at++)
+        hash = (hash ^ (uint8_t)*at) * 16777619U;
+    return &c->peers->limiters[hash % LIMITERS];
+}
+
+static void on_failed(struct conn *c, enum err e, const char *text) {
+    struct inbound *in = (struct inbound *)c;
+    struct peers *p = c->peers;
+    bool quiet = e == ERR_CLOSED && in->state != IN_HELLO;
+    if (in->state == IN_OPEN) {
+        peers_log(p, &in->link->limiter, LEVEL_INFO, "member %s at %s: its connection ended: %s",
+                  in->link->node_id, c->remote, text);
+    } else if (in->state == IN_ANSWERED || quiet) {
+        peers_log(p, NULL, LEVEL_DEBUG, "connection from %s ended: %s", c->remote, text);
+    } else {
+        p->figures.refused++;
+        peers_log(p, limiter_of(c), LEVEL_WARNING, "connection from %s refused: %s", c->remote,
+                  text);
+    }
+    inbound_close(in);
+}
+
+static void on_gone(struct conn *c) { free((struct inbound *)c); }
+
+static const struct conn_events inbound_events = {
+    .opened = on_opened,
+    .frame = on_frame,
+    .drained = on_drained,
+    .failed = on_failed,
+    .gone = on_gone,
+};
+
+/* ---- accepting ---- */
+
+static void cut_oldest_stranger(struct peers *p) {
+    struct inbound *in = p->in_first;
+    while (in != NULL && count_of(p, in->state) != &p->strangers)
+        in = in->next;
+    if (in != NULL) conn_fail(&in->conn, ERR_BUSY, "too many connections that say nothing");
+}
+
+void peers_accept(uv_stream_t *listener, int status) {
+    struct peers *p = listener->data;
+    struct why why = {0};
+    if (p->closing || status != 0) return;
+    if (p->strangers >= STRANGERS_MAX) cut_oldest_stranger(p);
+    struct inbound *in = calloc(1, sizeof *in);
+    if (in == NULL || conn_init(&in->conn, p, &inbound_events, p->server, &why) != OK) {
+        free(in);
+        peers_log(p, &p->limiters[0], LEVEL_ERROR, "can't take a connection: %s",
+                  why.text[0] != '\0' ? why.text : err_text(ERR_NOMEM));
+        return;
+    }
+    p->strangers++;
+    list_add(p, in);
+    int e = uv_accept(listener, (uv_stream_t *)&in->conn.tcp);
+    conn_deadline(&in->conn, patience_ms(p));
+    if (e != 0)
+        conn_fail(&in->conn, err_from_errno(-e), uv_strerror(e));
+    else
+        conn_start(&in->conn);
+}
