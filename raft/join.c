@@ -23,8 +23,8 @@
 #define PLAIN_MAX     (JOINED_FRAME_MAX + 16 * KIB)
 
 struct dialog {
-    const char *address;
-    uint64_t deadline_ms; /* of the clock below */
+    char address[ADDRESS_MAX]; /* whom we ask */
+    uint64_t deadline_ms;      /* of the clock below */
     struct clock clock;
     int fd;          /* -1: none */
     struct tls *tls; /* NULL: none */
@@ -247,15 +247,13 @@ static RESULT ask(struct dialog *c, struct tls_context *context, const char *dig
 static RESULT ask_leader(struct dialog *c, struct tls_context *context, const char *digest,
                          const struct wire_join *request, struct buf *plain,
                          struct wire_joined *out, struct why *why) {
-    char leader[ADDRESS_MAX];
     for (int hop = 0; hop <= REDIRECTS_MAX; hop++) {
         TRY(ask(c, context, digest, request, plain, out, why));
         if (out->error == OK) return OK;
         if (out->error != ERR_NOT_LEADER || out->leader[0] == '\0')
             return fail_with(why, (enum err)out->error, "%s: %s", c->address,
                              out->text[0] != '\0' ? out->text : err_text((enum err)out->error));
-        (void)snprintf(leader, sizeof leader, "%s", out->leader);
-        c->address = leader;
+        (void)snprintf(c->address, sizeof c->address, "%s", out->leader);
     }
     return fail_with(why, ERR_NO_LEADER, "%d members in a row sent us on to another leader",
                      REDIRECTS_MAX + 1);
@@ -264,10 +262,13 @@ static RESULT ask_leader(struct dialog *c, struct tls_context *context, const ch
 RESULT join_request(const char *address, const char *root_digest, const struct wire_join *request,
                     uint64_t timeout_ms, struct buf *memory, struct wire_joined *out,
                     struct why *why) {
-    struct dialog c = {.address = address, .fd = -1};
+    struct dialog c = {.fd = -1};
     struct buf root = buf_new(PEM_MAX);
     struct buf plain = buf_new(PLAIN_MAX);
     struct tls_context *context = NULL;
+    if (strnlen(address, ADDRESS_MAX) == ADDRESS_MAX)
+        return fail_with(why, ERR_INVALID, "the address is too long");
+    (void)snprintf(c.address, sizeof c.address, "%s", address);
     clock_real(&c.clock);
     c.deadline_ms = c.clock.now_ms(&c.clock) + timeout_ms;
     enum err e = fetch_root(&c, root_digest, &root, why);

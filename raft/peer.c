@@ -197,7 +197,7 @@ void peers_send(struct peers *p, uint64_t to, struct buf *frame) {
 size_t peers_queued(struct peers *p, uint64_t to) {
     struct link *l = peers_find(p, to);
     if (l == NULL || l->state != LINK_OPEN) return 0;
-    return l->queued + conn_waiting(&l->out->conn);
+    return l->queued + channel_waiting(&l->out->channel);
 }
 
 bool peers_is_connected(struct peers *p, uint64_t to) {

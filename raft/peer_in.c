@@ -22,23 +22,20 @@ struct join_connection {
 
 /* ---- states, and the counts that bound them ---- */
 
-static unsigned *count_of(struct peers *p, enum in_state state) {
-    switch (state) {
-    case IN_HANDSHAKE:
-    case IN_HELLO: return &p->strangers;
-    case IN_JOIN:
-    case IN_ASKED:
-    case IN_ANSWERED: return &p->joins;
-    case IN_OPEN: break;
-    }
-    return NULL;
+static bool is_stranger(enum in_state s) { return s == IN_HANDSHAKE || s == IN_HELLO; }
+
+static void count(struct peers *p, enum in_state state, unsigned more) {
+    if (is_stranger(state))
+        p->strangers += more;
+    else if (state != IN_OPEN)
+        p->joins += more;
 }
 
+static void uncount(struct peers *p, enum in_state state) { count(p, state, (unsigned)-1); }
+
 static void become(struct inbound *in, enum in_state state) {
-    unsigned *old = count_of(in->conn.peers, in->state);
-    unsigned *now = count_of(in->conn.peers, state);
-    if (old != NULL) (*old)--;
-    if (now != NULL) (*now)++;
+    uncount(in->channel.peers, in->state);
+    count(in->channel.peers, state, 1);
     in->state = state;
 }
 
@@ -63,16 +60,15 @@ static void list_remove(struct peers *p, struct inbound *in) {
 }
 
 void inbound_close(struct inbound *in) {
-    struct peers *p = in->conn.peers;
-    if (in->conn.closing) return;
-    unsigned *count = count_of(p, in->state);
-    if (count != NULL) (*count)--;
+    struct peers *p = in->channel.peers;
+    if (in->channel.closing) return;
+    uncount(p, in->state);
     list_remove(p, in);
     if (in->link != NULL) in->link->in = NULL;
     if (in->join != NULL) in->join->in = NULL;
     in->link = NULL;
     in->join = NULL;
-    conn_close(&in->conn);
+    channel_close(&in->channel);
 }
 
 static uint64_t patience_ms(struct peers *p) {
@@ -82,34 +78,34 @@ static uint64_t patience_ms(struct peers *p) {
 /* ---- a member ---- */
 
 static RESULT open_peer(struct inbound *in, struct why *why) {
-    TRY(peers_check_certificate(in->conn.peers, in->conn.tls, &in->subject, why));
+    TRY(peers_check_certificate(in->channel.peers, in->channel.tls, &in->subject, why));
     become(in, IN_HELLO);
     return OK;
 }
 
 static RESULT take_hello(struct inbound *in, struct span frame, struct why *why) {
-    struct peers *p = in->conn.peers;
+    struct peers *p = in->channel.peers;
     struct link *l = NULL;
     struct wire_hello theirs;
     TRY(peers_check_hello(p, frame, &in->subject, &theirs, &l, why));
     struct buf ours = buf_new(HELLO_FRAME_MAX);
     enum err e = peers_hello(p, &ours);
-    if (e == OK) e = conn_seal(&in->conn, buf_span(&ours), why);
+    if (e == OK) e = channel_seal(&in->channel, buf_span(&ours), why);
     buf_free(&ours);
     TRY(e);
     if (l->in != NULL) inbound_close(l->in);
     l->in = in;
     in->link = l;
     become(in, IN_OPEN);
-    conn_deadline(&in->conn, 0);
-    conn_accept_frames(&in->conn, FRAME_MAX);
-    peers_log(p, NULL, LEVEL_DEBUG, "member %s connected from %s", l->node_id, in->conn.remote);
+    channel_deadline(&in->channel, 0);
+    channel_accept_frames(&in->channel, FRAME_MAX);
+    peers_log(p, NULL, LEVEL_DEBUG, "member %s connected from %s", l->node_id, in->channel.remote);
     peers_tell_moved(p, l, theirs.peer_address);
     return OK;
 }
 
 static RESULT take_frame(struct inbound *in, struct span frame, struct why *why) {
-    struct peers *p = in->conn.peers;
+    struct peers *p = in->channel.peers;
     uint8_t type = frame.at[WIRE_HEADER - 1];
     if (type <= WIRE_HELLO || type >= WIRE_JOIN)
         return fail_with(why, ERR_PROTOCOL, "a frame of type %u, which members don't send", type);
@@ -121,17 +117,17 @@ static RESULT take_frame(struct inbound *in, struct span frame, struct why *why)
 /* ---- a newcomer ---- */
 
 static RESULT open_join(struct inbound *in, struct why *why) {
-    struct peers *p = in->conn.peers;
+    struct peers *p = in->channel.peers;
     if (p->joins >= JOINS_MAX)
         return fail_with(why, ERR_BUSY, "more than %u newcomers at once", JOINS_MAX);
     become(in, IN_JOIN);
-    conn_deadline(&in->conn, patience_ms(p));
-    conn_accept_frames(&in->conn, JOIN_FRAME_MAX);
+    channel_deadline(&in->channel, patience_ms(p));
+    channel_accept_frames(&in->channel, JOIN_FRAME_MAX);
     return OK;
 }
 
 static RESULT take_join(struct inbound *in, struct span frame, struct why *why) {
-    struct peers *p = in->conn.peers;
+    struct peers *p = in->channel.peers;
     struct wire_message m;
     TRY(wire_decode(frame, &m));
     if (m.type != WIRE_JOIN || p->config.join == NULL)
@@ -142,7 +138,7 @@ static RESULT take_join(struct inbound *in, struct span frame, struct why *why) 
     c->in = in;
     in->join = c;
     become(in, IN_ASKED);
-    conn_deadline(&in->conn, JOIN_WAIT_MS);
+    channel_deadline(&in->channel, JOIN_WAIT_MS);
     p->config.join(p->config.ctx, c, &m.join);
     return OK;
 }
@@ -153,8 +149,8 @@ static RESULT send_answer(struct inbound *in, const struct wire_joined *answer, 
     struct buf frame = buf_new(JOINED_FRAME_MAX);
     enum err e = buf_reserve(&frame, JOINED_FRAME_MAX);
     if (e == OK) e = wire_encode(&m, &frame);
-    if (e == OK) e = conn_seal(&in->conn, buf_span(&frame), why);
-    if (e == OK) e = tls_shutdown(in->conn.tls);
+    if (e == OK) e = channel_seal(&in->channel, buf_span(&frame), why);
+    if (e == OK) e = tls_shutdown(in->channel.tls);
     buf_wipe(&frame);
     return e;
 }
@@ -166,17 +162,18 @@ void join_answer(struct join_connection *c, const struct wire_joined *answer) {
     if (in == NULL) return;
     in->join = NULL;
     become(in, IN_ANSWERED);
-    conn_deadline(&in->conn, LINGER_MS); /* the newcomer closes; until then its bytes are read */
+    channel_deadline(&in->channel,
+                     LINGER_MS); /* the newcomer closes; until then its bytes are read */
     enum err e = send_answer(in, answer, &why);
     if (e != OK)
-        conn_fail(&in->conn, e, why.text);
+        channel_fail(&in->channel, e, why.text);
     else
-        conn_flush(&in->conn);
+        channel_flush(&in->channel);
 }
 
 /* ---- the connection's events ---- */
 
-static RESULT on_opened(struct conn *c, struct why *why) {
+static RESULT on_opened(struct channel *c, struct why *why) {
     struct inbound *in = (struct inbound *)c;
     const char *alpn = tls_alpn(c->tls);
     if (strcmp(alpn, ALPN_PEER) == 0) return open_peer(in, why);
@@ -184,7 +181,7 @@ static RESULT on_opened(struct conn *c, struct why *why) {
     return fail_with(why, ERR_PROTOCOL, "it asks for no protocol that is spoken here");
 }
 
-static RESULT on_frame(struct conn *c, struct span frame, struct why *why) {
+static RESULT on_frame(struct channel *c, struct span frame, struct why *why) {
     struct inbound *in = (struct inbound *)c;
     switch (in->state) {
     case IN_HELLO: return take_hello(in, frame, why);
@@ -197,10 +194,10 @@ static RESULT on_frame(struct conn *c, struct span frame, struct why *why) {
     return fail_with(why, ERR_PROTOCOL, "a frame out of turn");
 }
 
-static void on_drained(struct conn *c) { (void)c; }
+static void on_drained(struct channel *c) { (void)c; }
 
 /* By address without port, since a stranger's port changes. */
-static struct limiter *limiter_of(struct conn *c) {
+static struct limiter *limiter_of(struct channel *c) {
     uint32_t hash = 2166136261U;
     const char *end = strrchr(c->remote, ':');
     for (const char *at = c->remote; end != NULL && at < end; at++)
@@ -208,7 +205,7 @@ static struct limiter *limiter_of(struct conn *c) {
     return &c->peers->limiters[hash % LIMITERS];
 }
 
-static void on_failed(struct conn *c, enum err e, const char *text) {
+static void on_failed(struct channel *c, enum err e, const char *text) {
     struct inbound *in = (struct inbound *)c;
     struct peers *p = c->peers;
     bool quiet = e == ERR_CLOSED && in->state != IN_HELLO;
@@ -225,9 +222,9 @@ static void on_failed(struct conn *c, enum err e, const char *text) {
     inbound_close(in);
 }
 
-static void on_gone(struct conn *c) { free((struct inbound *)c); }
+static void on_gone(struct channel *c) { free((struct inbound *)c); }
 
-static const struct conn_events inbound_events = {
+static const struct channel_events inbound_events = {
     .opened = on_opened,
     .frame = on_frame,
     .drained = on_drained,
@@ -239,9 +236,9 @@ static const struct conn_events inbound_events = {
 
 static void cut_oldest_stranger(struct peers *p) {
     struct inbound *in = p->in_first;
-    while (in != NULL && count_of(p, in->state) != &p->strangers)
+    while (in != NULL && !is_stranger(in->state))
         in = in->next;
-    if (in != NULL) conn_fail(&in->conn, ERR_BUSY, "too many connections that say nothing");
+    if (in != NULL) channel_fail(&in->channel, ERR_BUSY, "too many connections that say nothing");
 }
 
 void peers_accept(uv_stream_t *listener, int status) {
@@ -250,18 +247,18 @@ void peers_accept(uv_stream_t *listener, int status) {
     if (p->closing || status != 0) return;
     if (p->strangers >= STRANGERS_MAX) cut_oldest_stranger(p);
     struct inbound *in = calloc(1, sizeof *in);
-    if (in == NULL || conn_init(&in->conn, p, &inbound_events, p->server, &why) != OK) {
+    if (in == NULL || channel_init(&in->channel, p, &inbound_events, p->server, &why) != OK) {
         free(in);
         peers_log(p, &p->limiters[0], LEVEL_ERROR, "can't take a connection: %s",
                   why.text[0] != '\0' ? why.text : err_text(ERR_NOMEM));
         return;
     }
-    p->strangers++;
+    count(p, IN_HANDSHAKE, 1);
     list_add(p, in);
-    int e = uv_accept(listener, (uv_stream_t *)&in->conn.tcp);
-    conn_deadline(&in->conn, patience_ms(p));
+    int e = uv_accept(listener, (uv_stream_t *)&in->channel.tcp);
+    channel_deadline(&in->channel, patience_ms(p));
     if (e != 0)
-        conn_fail(&in->conn, err_from_errno(-e), uv_strerror(e));
+        channel_fail(&in->channel, err_from_errno(-e), uv_strerror(e));
     else
-        conn_start(&in->conn);
+        channel_start(&in->channel);
 }

@@ -1,13 +1,13 @@
 /* What the files of the member connections share; nobody else includes this.
  *
- *   peer.c       the member table, credentials, open and close, who is who
- *   peer_conn.c  struct conn: one TLS connection over one socket; frames in, bytes out
- *   peer_out.c   struct link: one member, and our connection to it
- *   peer_in.c    struct inbound: an accepted connection, a member's or a newcomer's
+ * - peer.c: the member table, credentials, open and close, who is who
+ * - peer_channel.c: struct channel, one TLS connection over one socket; frames in, bytes out
+ * - peer_out.c: struct link, one member and our connection to it
+ * - peer_in.c: struct inbound, an accepted connection, a member's or a newcomer's
  *
- * Memory: a conn lives in its outbound or inbound, which is freed by `gone`, when the loop is done
- * with its handles. Closing only marks; so whoever calls out looks at `closing` after. Every open
- * handle and request is counted in peers.handles; the last one to go ends a peers_close. */
+ * Memory: a channel lives in its outbound or inbound, which is freed by `gone`, when the loop is
+ * done with its handles. Closing only marks; so whoever calls out looks at `closing` after. Every
+ * open handle and request is counted in peers.handles; the last one to go ends a peers_close. */
 #ifndef CONCLAVE_PEER_INTERNAL_H
 #define CONCLAVE_PEER_INTERNAL_H
 
@@ -15,16 +15,14 @@
 #include "raft/loop.h"
 #include "raft/peer.h"
 
-#define READ_SIZE  (256 * KIB) /* one read of a socket, into a buffer that all share */
-#define SEND_AHEAD (256 * KIB) /* sealed bytes under way on one connection */
-#define RECORD_SIZE                                                                                \
-    (16 * KIB)                 /* plain bytes of a TLS record; small frames are gathered up to it  \
-                                */
-#define STABLE_MS        1000  /* a connection that lasted so long resets the back-off */
-#define LINGER_MS        1000  /* for a newcomer to take its answer */
-#define LIMITERS         64    /* sources of refused connections told apart */
-#define SAME_SENTENCE_MS 30000 /* the same sentence again: not earlier than this */
-#define SENTENCE_MS      1000  /* another sentence about the same peer: not earlier than this */
+#define READ_SIZE        (256 * KIB) /* one read of a socket, into a buffer that all share */
+#define SEND_AHEAD       (256 * KIB) /* sealed bytes under way on one connection */
+#define RECORD_SIZE      (16 * KIB)  /* plain bytes of a TLS record */
+#define STABLE_MS        1000        /* a connection that lasted so long resets the back-off */
+#define LINGER_MS        1000        /* for a newcomer to take its answer */
+#define LIMITERS         64          /* sources of refused connections told apart */
+#define SAME_SENTENCE_MS 30000       /* the same sentence again: not earlier than this */
+#define SENTENCE_MS      1000 /* another sentence about the same peer: not earlier than this */
 
 enum { LEVEL_ERROR, LEVEL_WARNING, LEVEL_INFO, LEVEL_DEBUG };
 
@@ -36,24 +34,24 @@ struct limiter {
     unsigned held;     /* sentences not written since */
 };
 
-struct conn;
+struct channel;
 
 /* What a connection tells its owner, on the loop. After any of them the owner may have closed it.
  */
-struct conn_events {
-    RESULT (*opened)(struct conn *c, struct why *why);                   /* TLS is up */
-    RESULT (*frame)(struct conn *c, struct span frame, struct why *why); /* one whole frame */
-    void (*drained)(struct conn *c);                              /* an earlier write has ended */
-    void (*failed)(struct conn *c, enum err e, const char *text); /* the owner must close it */
-    void (*gone)(struct conn *c);                                 /* the memory may go */
+struct channel_events {
+    RESULT (*opened)(struct channel *c, struct why *why);                   /* TLS is up */
+    RESULT (*frame)(struct channel *c, struct span frame, struct why *why); /* one whole frame */
+    void (*drained)(struct channel *c); /* an earlier write has ended */
+    void (*failed)(struct channel *c, enum err e, const char *text); /* the owner must close it */
+    void (*gone)(struct channel *c);                                 /* the memory may go */
 };
 
-struct conn {
+struct channel {
     uv_tcp_t tcp;
-    uv_timer_t timer; /* see conn_deadline */
+    uv_timer_t timer; /* see channel_deadline */
     uv_write_t write; /* one at a time */
     struct peers *peers;
-    const struct conn_events *on; /* the owner's */
+    const struct channel_events *on; /* the owner's */
     struct tls *tls;
     struct buf plain;         /* decrypted, not yet delivered: less than one frame between reads */
     struct buf wire;          /* sealed bytes of the write under way */
@@ -61,21 +59,22 @@ struct conn {
     unsigned handles;         /* of tcp and timer, how many are not closed */
     bool writing;             /* `write` is under way */
     bool open;                /* TLS is up */
-    bool closing;             /* conn_close was called */
+    bool closing;             /* channel_close was called */
     char remote[ADDRESS_MAX]; /* the other side, for sentences; empty before it is connected */
 };
 
 /* Initialises *c (zeroed). On error nothing is left to close. */
-RESULT conn_init(struct conn *c, struct peers *p, const struct conn_events *on,
-                 struct tls_context *context, struct why *why);
-void conn_start(struct conn *c); /* the socket is connected: reads, and begins with TLS */
-void conn_accept_frames(struct conn *c, size_t frame_max);
-void conn_deadline(struct conn *c, uint64_t ms); /* `failed` with ERR_TIMEOUT then; 0: none */
-RESULT conn_seal(struct conn *c, struct span plain, struct why *why); /* conn_flush sends it */
-void conn_flush(struct conn *c);                                      /* may call `failed` */
-void conn_fail(struct conn *c, enum err e, const char *text);
-void conn_close(struct conn *c); /* idempotent */
-static inline size_t conn_waiting(struct conn *c) {
+RESULT channel_init(struct channel *c, struct peers *p, const struct channel_events *on,
+                    struct tls_context *context, struct why *why);
+void channel_start(struct channel *c); /* the socket is connected: reads, and begins with TLS */
+void channel_accept_frames(struct channel *c, size_t frame_max);
+void channel_deadline(struct channel *c, uint64_t ms); /* `failed` with ERR_TIMEOUT then; 0: none */
+RESULT channel_seal(struct channel *c, struct span plain,
+                    struct why *why);  /* channel_flush sends it */
+void channel_flush(struct channel *c); /* may call `failed` */
+void channel_fail(struct channel *c, enum err e, const char *text);
+void channel_close(struct channel *c); /* idempotent */
+static inline size_t channel_waiting(struct channel *c) {
     return c->wire.size + tls_pending(c->tls).size;
 }
 
@@ -95,7 +94,7 @@ struct block {
 };
 
 struct outbound {
-    struct conn conn; /* first: a conn of ours is an outbound */
+    struct channel channel; /* first: a channel of ours is an outbound */
     uv_connect_t connect;
     struct link *link; /* NULL: given up */
 };
@@ -139,7 +138,7 @@ void link_free(struct link *l); /* closes both connections; freed when its timer
 enum in_state { IN_HANDSHAKE, IN_HELLO, IN_OPEN, IN_JOIN, IN_ASKED, IN_ANSWERED };
 
 struct inbound {
-    struct conn conn;            /* first: a conn of ours is an inbound */
+    struct channel channel;      /* first: a channel of ours is an inbound */
     struct inbound *prev, *next; /* peers.in_first .. in_last, the oldest first */
     enum in_state state;
     struct x509_subject subject;  /* from HELLO on */

@@ -92,7 +92,7 @@ static RESULT enqueue(struct link *l, struct buf *frame) {
 void link_send(struct link *l, struct buf *frame) {
     struct peers_figures *f = &l->peers->figures;
     bool fits = l->state == LINK_OPEN &&
-                l->queued + conn_waiting(&l->out->conn) + frame->size <= PEER_QUEUE_MAX;
+                l->queued + channel_waiting(&l->out->channel) + frame->size <= PEER_QUEUE_MAX;
     if (!fits || enqueue(l, frame) != OK) {
         f->dropped++;
         buf_free(frame);
@@ -102,12 +102,12 @@ void link_send(struct link *l, struct buf *frame) {
     peers_dirty(l->peers);
 }
 
-static RESULT seal_some(struct link *l, struct conn *c, struct why *why) {
+static RESULT seal_some(struct link *l, struct channel *c, struct why *why) {
     while (l->head != NULL && tls_pending(c->tls).size < SEND_AHEAD) {
         struct buf *b = &l->head->bytes;
         size_t left = b->size - l->head_at;
         size_t size = left < 4 * RECORD_SIZE ? left : 4 * RECORD_SIZE;
-        TRY(conn_seal(c, span_of(b->at + l->head_at, size), why));
+        TRY(channel_seal(c, span_of(b->at + l->head_at, size), why));
         l->head_at += size;
         l->queued -= size;
         if (size == left) queue_pop(l);
@@ -117,14 +117,14 @@ static RESULT seal_some(struct link *l, struct conn *c, struct why *why) {
 
 void link_flush(struct link *l) {
     if (l->state != LINK_OPEN) return;
-    struct conn *c = &l->out->conn; /* stays readable when closed in between */
+    struct channel *c = &l->out->channel; /* stays readable when closed in between */
     while (!c->closing && !c->writing && l->head != NULL) {
         struct why why = {0};
         enum err e = seal_some(l, c, &why);
         if (e != OK)
-            conn_fail(c, e, why.text);
+            channel_fail(c, e, why.text);
         else
-            conn_flush(c);
+            channel_flush(c);
     }
 }
 
@@ -134,7 +134,7 @@ void link_flush(struct link *l) {
 static void leave(struct link *l) {
     if (l->out != NULL) {
         l->out->link = NULL;
-        conn_close(&l->out->conn);
+        channel_close(&l->out->channel);
         l->out = NULL;
     }
     if (l->resolve != NULL) {
@@ -172,7 +172,7 @@ static void link_fail(struct link *l, const char *text) {
 
 /* ---- the connection's events ---- */
 
-static RESULT on_opened(struct conn *c, struct why *why) {
+static RESULT on_opened(struct channel *c, struct why *why) {
     struct link *l = ((struct outbound *)c)->link;
     struct x509_subject s;
     struct buf hello = buf_new(HELLO_FRAME_MAX);
@@ -181,13 +181,13 @@ static RESULT on_opened(struct conn *c, struct why *why) {
     if (strcmp(s.cn, l->node_id) != 0)
         return fail_with(why, ERR_CERTIFICATE, "its certificate is of node %s", s.cn);
     enum err e = peers_hello(c->peers, &hello);
-    if (e == OK) e = conn_seal(c, buf_span(&hello), why);
+    if (e == OK) e = channel_seal(c, buf_span(&hello), why);
     buf_free(&hello);
     return e;
 }
 
 /* The acceptor says one thing only: who it is. */
-static RESULT on_frame(struct conn *c, struct span frame, struct why *why) {
+static RESULT on_frame(struct channel *c, struct span frame, struct why *why) {
     struct link *l = ((struct outbound *)c)->link;
     struct link *of = NULL;
     struct x509_subject s;
@@ -200,7 +200,7 @@ static RESULT on_frame(struct conn *c, struct span frame, struct why *why) {
     if (of != l) return fail_with(why, ERR_CERTIFICATE, "another member answers there");
     l->state = LINK_OPEN;
     l->opened_ms = uv_now(c->peers->config.loop);
-    conn_deadline(c, 0);
+    channel_deadline(c, 0);
     c->peers->figures.connected++;
     peers_log(c->peers, NULL, LEVEL_INFO, "member %s at %s: connected", l->node_id, l->address);
     c->peers->config.connected(c->peers->config.ctx, l->raft_id);
@@ -208,20 +208,20 @@ static RESULT on_frame(struct conn *c, struct span frame, struct why *why) {
     return OK;
 }
 
-static void on_drained(struct conn *c) {
+static void on_drained(struct channel *c) {
     struct link *l = ((struct outbound *)c)->link;
     if (l != NULL) link_flush(l);
 }
 
-static void on_failed(struct conn *c, enum err e, const char *text) {
+static void on_failed(struct channel *c, enum err e, const char *text) {
     struct link *l = ((struct outbound *)c)->link;
     bool refused = e == ERR_CLOSED && l->state == LINK_HELLO && c->open;
     link_fail(l, refused ? "it closed the connection before its hello; its log says why" : text);
 }
 
-static void on_gone(struct conn *c) { free((struct outbound *)c); }
+static void on_gone(struct channel *c) { free((struct outbound *)c); }
 
-static const struct conn_events outbound_events = {
+static const struct channel_events outbound_events = {
     .opened = on_opened,
     .frame = on_frame,
     .drained = on_drained,
@@ -240,7 +240,7 @@ static void on_connected(uv_connect_t *req, int status) {
         return;
     }
     l->state = LINK_HELLO;
-    conn_start(&o->conn);
+    channel_start(&o->channel);
 }
 
 static uint64_t handshake_ms(struct peers *p) {
@@ -251,7 +251,7 @@ static void dial_to(struct link *l, const struct sockaddr *to) {
     struct peers *p = l->peers;
     struct why why = {0};
     struct outbound *o = calloc(1, sizeof *o);
-    if (o == NULL || conn_init(&o->conn, p, &outbound_events, p->client, &why) != OK) {
+    if (o == NULL || channel_init(&o->channel, p, &outbound_events, p->client, &why) != OK) {
         free(o);
         link_fail(l, why.text[0] != '\0' ? why.text : err_text(ERR_NOMEM));
         return;
@@ -260,8 +260,8 @@ static void dial_to(struct link *l, const struct sockaddr *to) {
     o->connect.data = o;
     l->out = o;
     l->state = LINK_CONNECT;
-    conn_deadline(&o->conn, handshake_ms(p));
-    int e = uv_tcp_connect(&o->connect, &o->conn.tcp, to, on_connected);
+    channel_deadline(&o->channel, handshake_ms(p));
+    int e = uv_tcp_connect(&o->connect, &o->channel.tcp, to, on_connected);
     if (e != 0) link_fail(l, uv_strerror(e));
 }
 

@@ -1,12 +1,12 @@
 /* One TLS connection over one socket: encrypted bytes in and out, whole frames to the owner.
  *
  * Happy path: a read into the shared buffer -> tls_feed -> tls_read into `plain` -> every whole
- * frame to the owner in place, the rest moved to the front. Out: conn_seal as often as wanted, then
- * one conn_flush, which tries to write at once; what the socket does not take is copied to `wire`,
- * so that TLS may go on using its memory, and written by libuv; until that has ended nothing else
- * is written.
+ * frame to the owner in place, the rest moved to the front. Out: channel_seal as often as wanted,
+ * then one channel_flush, which tries to write at once; what the socket does not take is copied to
+ * `wire`, so that TLS may go on using its memory, and written by libuv; until that has ended
+ * nothing else is written.
  *
- * Failure: whatever goes wrong, `failed` is called at most once a connection (conn_close ends it
+ * Failure: whatever goes wrong, `failed` is called at most once a connection (channel_close ends it
  * all); a TLS alert is sent before. Close: both handles are closed, then `gone`; nothing is called
  * in between. Invariant: the frame's length is checked before memory is taken for it; plain.max
  * bounds it. */
@@ -19,8 +19,8 @@
 
 #define KEEPALIVE_S 15 /* of silence, then the other side is probed */
 
-RESULT conn_init(struct conn *c, struct peers *p, const struct conn_events *on,
-                 struct tls_context *context, struct why *why) {
+RESULT channel_init(struct channel *c, struct peers *p, const struct channel_events *on,
+                    struct tls_context *context, struct why *why) {
     TRY(tls_new(context, NULL, &c->tls, why));
     c->peers = p;
     c->on = on;
@@ -32,27 +32,27 @@ RESULT conn_init(struct conn *c, struct peers *p, const struct conn_events *on,
     c->write.data = c;
     c->handles = 2;
     p->handles += 2;
-    conn_accept_frames(c, HELLO_FRAME_MAX);
+    channel_accept_frames(c, HELLO_FRAME_MAX);
     return OK;
 }
 
-void conn_accept_frames(struct conn *c, size_t frame_max) {
+void channel_accept_frames(struct channel *c, size_t frame_max) {
     c->frame_max = frame_max;
     c->plain.max = frame_max + RECORD_SIZE;
 }
 
-void conn_fail(struct conn *c, enum err e, const char *text) {
+void channel_fail(struct channel *c, enum err e, const char *text) {
     if (!c->closing) c->on->failed(c, e, text[0] != '\0' ? text : err_text(e));
 }
 
-static void fail_uv(struct conn *c, int status) {
+static void fail_uv(struct channel *c, int status) {
     enum err e = status == UV_EOF ? ERR_CLOSED : err_from_errno(-status);
-    conn_fail(c, e, status == UV_EOF ? "closed by the other side" : uv_strerror(status));
+    channel_fail(c, e, status == UV_EOF ? "closed by the other side" : uv_strerror(status));
 }
 
 /* ---- in ---- */
 
-static RESULT deliver(struct conn *c, struct why *why) {
+static RESULT deliver(struct channel *c, struct why *why) {
     size_t at = 0;
     while (!c->closing && c->plain.size > at) {
         struct span rest = span_of(c->plain.at + at, c->plain.size - at);
@@ -70,7 +70,7 @@ static RESULT deliver(struct conn *c, struct why *why) {
 }
 
 /* TLS as far as the bytes go. What was readable before an error is delivered before it. */
-static RESULT advance(struct conn *c, struct why *why) {
+static RESULT advance(struct channel *c, struct why *why) {
     bool more = true;
     while (more && !c->closing) {
         size_t before = c->plain.size;
@@ -87,23 +87,23 @@ static RESULT advance(struct conn *c, struct why *why) {
     return OK;
 }
 
-static void step(struct conn *c, struct span wire) {
+static void step(struct channel *c, struct span wire) {
     struct why why = {0};
     enum err e = wire.size == 0 ? OK : tls_feed(c->tls, wire, &why);
     if (e == OK) e = advance(c, &why);
-    conn_flush(c); /* the handshake's next flight, a hello, or the alert that says why not */
-    if (e != OK) conn_fail(c, e, why.text);
+    channel_flush(c); /* the handshake's next flight, a hello, or the alert that says why not */
+    if (e != OK) channel_fail(c, e, why.text);
     if (!c->closing && c->plain.size == 0 && c->plain.room > 4 * READ_SIZE) buf_wipe(&c->plain);
 }
 
 static void give_buffer(uv_handle_t *h, size_t hint, uv_buf_t *out) {
     (void)hint;
-    struct conn *c = h->data;
+    struct channel *c = h->data;
     *out = uv_buf_init(c->peers->read, sizeof c->peers->read);
 }
 
 static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b) {
-    struct conn *c = s->data;
+    struct channel *c = s->data;
     if (c->closing || n == 0) return;
     if (n < 0)
         fail_uv(c, (int)n);
@@ -112,7 +112,7 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b) {
 }
 
 /* Dead and stuck connections must end soon: the kernel alone would try for a quarter of an hour. */
-static void set_options(struct conn *c) {
+static void set_options(struct channel *c) {
     int fd = -1;
     unsigned stall_ms = PEER_STALL_MS;
     (void)uv_tcp_nodelay(&c->tcp, 1);
@@ -121,7 +121,7 @@ static void set_options(struct conn *c) {
         (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &stall_ms, sizeof stall_ms);
 }
 
-void conn_start(struct conn *c) {
+void channel_start(struct channel *c) {
     struct sockaddr_storage from;
     int size = sizeof from;
     memset(&from, 0, sizeof from);
@@ -137,12 +137,12 @@ void conn_start(struct conn *c) {
 
 /* ---- out ---- */
 
-RESULT conn_seal(struct conn *c, struct span plain, struct why *why) {
+RESULT channel_seal(struct channel *c, struct span plain, struct why *why) {
     return tls_write(c->tls, plain, why);
 }
 
 static void on_written(uv_write_t *w, int status) {
-    struct conn *c = w->data;
+    struct channel *c = w->data;
     c->writing = false;
     buf_clear(&c->wire);
     if (c->closing) return;
@@ -150,16 +150,16 @@ static void on_written(uv_write_t *w, int status) {
         fail_uv(c, status);
         return;
     }
-    conn_flush(c);
+    channel_flush(c);
     if (!c->closing && !c->writing) c->on->drained(c);
 }
 
 /* The bytes that the socket did not take now. */
-static void write_rest(struct conn *c) {
+static void write_rest(struct channel *c) {
     struct span rest = tls_pending(c->tls);
     if (rest.size == 0) return;
     if (buf_add_span(&c->wire, rest) != OK) {
-        conn_fail(c, ERR_NOMEM, "no memory for bytes to be sent");
+        channel_fail(c, ERR_NOMEM, "no memory for bytes to be sent");
         return;
     }
     tls_sent(c->tls, rest.size);
@@ -169,7 +169,7 @@ static void write_rest(struct conn *c) {
     if (e != 0) fail_uv(c, e);
 }
 
-void conn_flush(struct conn *c) {
+void channel_flush(struct channel *c) {
     if (c->closing || c->writing) return;
     struct span out = tls_pending(c->tls);
     if (out.size == 0) return;
@@ -187,11 +187,11 @@ void conn_flush(struct conn *c) {
 /* ---- end ---- */
 
 static void on_deadline(uv_timer_t *t) {
-    struct conn *c = t->data;
-    conn_fail(c, ERR_TIMEOUT, "nothing was said in time");
+    struct channel *c = t->data;
+    channel_fail(c, ERR_TIMEOUT, "nothing was said in time");
 }
 
-void conn_deadline(struct conn *c, uint64_t ms) {
+void channel_deadline(struct channel *c, uint64_t ms) {
     if (c->closing) return;
     if (ms == 0)
         (void)uv_timer_stop(&c->timer);
@@ -200,7 +200,7 @@ void conn_deadline(struct conn *c, uint64_t ms) {
 }
 
 static void on_closed(uv_handle_t *h) {
-    struct conn *c = h->data;
+    struct channel *c = h->data;
     struct peers *p = c->peers;
     if (--c->handles == 0) {
         tls_free(c->tls);
@@ -211,7 +211,7 @@ static void on_closed(uv_handle_t *h) {
     peers_handle_gone(p);
 }
 
-void conn_close(struct conn *c) {
+void channel_close(struct channel *c) {
     if (c->closing) return;
     if (c->open && !c->writing && tls_shutdown(c->tls) == OK) {
         struct span out = tls_pending(c->tls);
