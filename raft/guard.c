@@ -36,6 +36,8 @@
  *   not the last, and is not repeated                    for the last             under load
  *   the catch-up of a server that has everything waits   idle-catch-up: a         never promoted
  *   for an entry                                         barrier comes
+ *   with the snapshot at index 1 the leader takes entry  first-snapshot: none     an empty member
+ *   1 for present, and sends an empty server nothing     at index 1               never catches up
  *
  * Called by replica.c and the simulator, on one thread. */
 #include "raft/guard.h"
@@ -44,6 +46,10 @@
 #include <stdlib.h>
 
 #include "raft/guard_internal.h"
+
+_Static_assert(RAFT_VERSION_NUMBER == GUARD_RAFT_VERSION, "the guards are made for libraft 0.22.1");
+#pragma weak raft_version_number /* the shared library does not export it, the static one has it   \
+                                  */
 
 static const char *const names[GUARD_COUNT] = {
     [GUARD_STALE_REPLY] = "stale-reply",
@@ -67,6 +73,7 @@ static const char *const names[GUARD_COUNT] = {
     [GUARD_RETRY_PRE_VOTE] = "retry-pre-vote",
     [GUARD_EARLY_TRANSFER] = "early-transfer",
     [GUARD_IDLE_CATCH_UP] = "idle-catch-up",
+    [GUARD_FIRST_SNAPSHOT] = "first-snapshot",
 };
 
 const char *guard_name(enum guard_id id) {
@@ -252,7 +259,7 @@ static enum err run(struct guard *g, struct raft_event *event) {
 static enum err open_check(const struct guard_start *s, const struct guard_hooks *hooks,
                            struct why *why) {
     const struct snapshot_meta *m = s->snapshot;
-    if (raft_version_number() != GUARD_RAFT_VERSION)
+    if (raft_version_number != NULL && raft_version_number() != GUARD_RAFT_VERSION)
         return fail_with(why, ERR_UNSUPPORTED, "libraft is version %d, %d is needed",
                          raft_version_number(), GUARD_RAFT_VERSION);
     if (s->id == 0 || s->election_ms == 0 || s->heartbeat_ms == 0 || s->inflight_max == 0)
@@ -385,6 +392,7 @@ enum err guard_snapshot_taken(struct guard *g, uint64_t now_ms, const struct sna
     TRY(guard_enter(g, now_ms));
     const struct raft_trail *t = &g->r.trail;
     if (g->r.snapshot.installing || meta->index <= t->snapshot.index) return OK;
+    if (meta->index == 1 && guard_on(g, GUARD_FIRST_SNAPSHOT)) return OK;
     if (meta->index > g->commit || trail_term(t, meta->index) != meta->term)
         return guard_soft(g, ERR_INVALID, "the snapshot is not of a committed entry");
     struct raft_event event = {.type = RAFT_SNAPSHOT};

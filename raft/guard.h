@@ -52,6 +52,7 @@ enum guard_id {
     GUARD_RETRY_PRE_VOTE,     /* an election that is tried again begins with a pre-vote again */
     GUARD_EARLY_TRANSFER,     /* TIMEOUT_NOW only to a server that has the whole log */
     GUARD_IDLE_CATCH_UP,      /* a server that has everything already is caught up, too */
+    GUARD_FIRST_SNAPSHOT,     /* no snapshot at index 1: an empty follower could never begin */
     GUARD_COUNT
 };
 
@@ -120,8 +121,9 @@ RESULT guard_receive(struct guard *g, uint64_t now_ms, struct raft_message *mess
  * ignored. */
 RESULT guard_persisted(struct guard *g, uint64_t now_ms, uint64_t index, uint64_t term,
                        uint64_t epoch);
-/* A snapshot of our own is durable. Without effect (OK) while installing or when a newer one is
- * known: so compact the log to exactly guard_raft(g)->trail.offset afterwards. meta is copied. */
+/* A snapshot of our own is durable. Without effect (OK) at index 1, while installing, or when a
+ * newer one is known: so compact the log to exactly guard_raft(g)->trail.offset afterwards. meta is
+ * copied. */
 RESULT guard_snapshot_taken(struct guard *g, uint64_t now_ms, const struct snapshot_meta *meta,
                             unsigned trailing);
 /* The snapshot that RAFT_UPDATE_SNAPSHOT announced is in the machine, the log reset. meta is
