@@ -147,7 +147,7 @@ static RESULT submit_entry(struct replica *r) {
     return outcome;
 }
 
-static bool may_submit(const struct replica *r) {
+bool propose_ready(const struct replica *r) {
     const struct raft *raft = guard_raft(r->guard);
     return r->leading && raft_state((struct raft *)(uintptr_t)raft) == RAFT_LEADER &&
            raft_transferee(raft) == 0 && r->inbox.n > 0 && !r->log.full &&
@@ -168,7 +168,7 @@ static void forward_one(struct replica *r, struct proposal *p) {
 }
 
 void propose_turn(struct replica *r) {
-    while (may_submit(r) && r->failed == OK)
+    while (propose_ready(r) && r->failed == OK)
         if (submit_entry(r) != OK) break;
     if (r->leading || r->leader == 0 || r->failed != OK) return;
     while (r->inbox.head != NULL && r->env.queued(r->env.ctx, r->leader) < PEER_QUEUE_MAX / 2)

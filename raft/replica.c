@@ -360,6 +360,7 @@ void replica_settle(struct replica *r) {
         reads_settle(r);
         journal_kick(&r->log);
         snapshots_tick(r);
+        if (r->failed == OK && propose_ready(r)) r->env.wake(r->env.ctx);
     }
     if (r->failed != OK)
         tell_failure(r);

@@ -161,7 +161,8 @@ void propose_truncated(struct replica *r, uint64_t from);
 void propose_deadlines(struct replica *r);
 void propose_leader_changed(struct replica *r);
 void propose_end(struct replica *r,
-                 bool tell); /* everything that waits ends; tell: with callbacks */
+                 bool tell);                 /* everything that waits ends; tell: with callbacks */
+bool propose_ready(const struct replica *r); /* the leader has something to make an entry of */
 bool propose_waiting(const struct replica *r);
 void forward_receive(struct replica *r, uint64_t from, const struct wire_forward *f);
 void forwarded_receive(struct replica *r, uint64_t from, const struct wire_forwarded *f);
