@@ -84,6 +84,11 @@ enum err fail_with(struct why *why, enum err e, const char *format, ...)
 /* Puts "<prefix>: " before what why already says (or before err_text(e)); returns `e`. */
 enum err fail_in(struct why *why, enum err e, const char *prefix);
 
+#ifdef __clang_analyzer__ /* which can't see from other files that both return `e` */
+#define fail_with(why, e, ...)  ((void)fail_with((why), (e), __VA_ARGS__), (e))
+#define fail_in(why, e, prefix) ((void)fail_in((why), (e), (prefix)), (e))
+#endif
+
 /* Bytes that somebody else owns. */
 struct span {
     const uint8_t *at; /* may be NULL when size is 0 */

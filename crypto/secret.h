@@ -11,8 +11,8 @@ struct secret;
 /* Must be called once before anything else in crypto/; idempotent, thread-safe. */
 RESULT crypto_start(struct why *why);
 
-/* A secret of `size` bytes (1..KEYRING_MAX), copied from `bytes` and then made read-only. The caller
- * still has to wipe its own copy. ERR_NOMEM when the memory can't be had or locked. */
+/* A secret of `size` bytes (1..KEYRING_MAX), copied from `bytes` and then made read-only. The
+ * caller still has to wipe its own copy. ERR_NOMEM when the memory can't be had or locked. */
 RESULT secret_new(const void *bytes, size_t size, struct secret **out);
 RESULT secret_random(size_t size, struct secret **out);
 /* Filled by `fill`, so that the bytes never exist elsewhere. */
