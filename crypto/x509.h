@@ -16,11 +16,16 @@
 #define NODE_VALIDITY_S (90LL * 86400)
 #define BACKDATE_S      3600LL
 
+#define HOSTS_ROOM 640
+
 /* What a certificate says of its holder. */
 struct x509_subject {
     char cn[NAME_MAX_SIZE + 1]; /* node id, or a client's name */
     char ou[NAME_MAX_SIZE + 1]; /* role */
     char o[NAME_MAX_SIZE + 1];  /* cluster id */
+    /* To issue only: further SANs, IP addresses and DNS names separated by ','; "" for none. Each is
+     * checked (an IP address, or letters, digits, '-' and '.'), else ERR_INVALID. Verify leaves it "". */
+    char hosts[HOSTS_ROOM];
 };
 
 /* A fresh P-256 key as PKCS#8 PEM. */
@@ -41,6 +46,8 @@ RESULT x509_issue(const struct secret *root_key_pem, struct span root_pem, struc
 RESULT x509_verify(struct span root_pem, struct span cert_pem, int64_t now_s,
                    struct x509_subject *out, struct why *why);
 RESULT x509_key_matches(struct span cert_pem, const struct secret *key_pem, struct why *why);
+/* Does the certificate have all of `hosts` (as above) as SANs? */
+bool x509_has_hosts(struct span cert_pem, const char *hosts);
 RESULT x509_dates(struct span cert_pem, int64_t *not_before_s, int64_t *not_after_s);
 
 /* The join token's digest of a root: SHA-256 of the PEM bytes as 50 characters of base36,
