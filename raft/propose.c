@@ -3,8 +3,8 @@
  * are exact:
  *
  *     inbox --entry--> batch --applied, same term--> OK
- *       |                |------ applied, other term, or truncated --> ERR_NOT_LEADER (certainly
- * not) |                `------ deadline, snapshot --> ERR_MAYBE_APPLIED
+ *       |                |------ applied, other term --> ERR_NOT_LEADER (certainly not)
+ *       |                `------ truncated, deadline, snapshot --> ERR_MAYBE_APPLIED
  *       `--WIRE_FORWARD--> forwarded --answer--> its outcome; NOT_LEADER: back into the inbox
  *                             `--deadline, leader gone--> ERR_MAYBE_APPLIED
  *
@@ -319,7 +319,8 @@ void propose_passed(struct replica *r, uint64_t index) {
     }
 }
 
-/* A new leader's entries take their place: they were not committed and never will be. */
+/* A new leader's entries take their place. Another member may still hold ours, win a later election
+ * with them and commit them, so nothing is certain. */
 void propose_truncated(struct replica *r, uint64_t from) {
     struct batch **at = &r->batches;
     while (*at != NULL && (*at)->index < from)
@@ -330,7 +331,7 @@ void propose_truncated(struct replica *r, uint64_t from) {
     for (struct batch *b = rest, *next; b != NULL; b = next) {
         next = b->next;
         r->inflight_bytes -= b->bytes;
-        answer_all(b->head, ERR_NOT_LEADER);
+        answer_all(b->head, ERR_MAYBE_APPLIED);
         free(b);
     }
 }
