@@ -39,6 +39,22 @@ const struct node *cluster_node_by_id(const struct cluster *c, const char *id);
  */
 RESULT cluster_find(const struct cluster *c, const char *text, const struct node **out,
                     struct why *why);
+/* What is kept of a join token: BLAKE2b-256 of its secret part. */
 void token_hash(const char *secret_text, uint8_t out[TOKEN_HASH_SIZE]);
+
+/* The rest is for store/ only. Bytes: top of cluster.c. */
+#define CLUSTER_BYTES_MAX (256 * KIB) /* one encoded */
+struct command;
+
+RESULT cluster_new(struct cluster **out); /* not initialised, no nodes */
+RESULT cluster_copy(const struct cluster *c, struct cluster **out);
+void cluster_free(struct cluster *c); /* NULL is fine */
+/* Carries out a command of the cluster kind. What the command did wrong is in *outcome, and `c` is as it
+ * was; an error is ERR_NOMEM, and `c` only good for cluster_free. */
+RESULT cluster_apply(struct cluster *c, const struct command *command, enum err *outcome);
+RESULT cluster_encode(const struct cluster *c, struct buf *out); /* holds secrets: buf_wipe */
+RESULT cluster_decode(struct span bytes, struct cluster **out);  /* ERR_CORRUPT, ERR_NOMEM */
+RESULT node_encode(const struct node *n, struct buf *out);
+RESULT node_decode(struct cursor *in, struct node *out); /* ERR_INVALID */
 
 #endif

@@ -19,7 +19,7 @@
 enum op {
     OP_PUT = 1,          /* key, value, conditions */
     OP_DELETE = 2,       /* key, end (empty: just the key) */
-    OP_BATCH = 3,        /* puts and deletes in one revision */
+    OP_BATCH = 3,        /* puts and deletes in one revision, all or nothing */
     OP_CLUSTER = 32,     /* makes the cluster; only once */
     OP_NODE_ADD = 33,    /* a node */
     OP_NODE_REMOVE = 34, /* by raft id */
@@ -63,9 +63,15 @@ struct command {
     };
 };
 
+/* Both refuse the same things: ERR_INVALID: a field out of its bounds, or bytes that are no command;
+ * ERR_UNSUPPORTED: an operation or flag of a later version. Encoding also ERR_TOO_LARGE, ERR_NOMEM; what was
+ * appended before an error stays in `out`. */
 RESULT command_encode(const struct command *c, struct buf *out); /* out->max: COMMAND_MAX */
 RESULT command_decode(struct span bytes, struct command *out);   /* spans point into bytes */
+/* Appends a put or delete (its token is not looked at) to the items; the caller counts them into batch.n. */
 RESULT command_batch_add(struct buf *items, const struct command *put_or_delete);
+/* Takes the next put or delete from the items of a batch. */
+RESULT command_batch_next(struct cursor *items, struct command *out);
 
 struct result {
     enum err error;    /* what became of it */
@@ -78,6 +84,8 @@ struct result {
     } previous;
 };
 
+#define RESULT_SIZE 35 /* bytes of every result of this version */
+void result_pack(const struct result *r, uint8_t out[RESULT_SIZE]);
 RESULT result_encode(const struct result *r, struct buf *out);
 RESULT result_decode(struct span bytes, struct result *out);
 
