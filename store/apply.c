@@ -1,9 +1,10 @@
-/* Commands become state. Deterministic: what a command does follows from its bytes and the state alone.
+/* Commands become state. Deterministic: what a command does follows from its bytes and the state
+ * alone.
  *
  * Bytes that are no command, or one of a later version, change nothing and give ERR_INVALID or
- * ERR_UNSUPPORTED as their result, the same on every member: a fault of one proposer must not stop a
- * cluster. The only error of apply itself is ERR_NOMEM; the state is then good for reading, but perhaps
- * between two states of a batch, so the node stops and comes back from its snapshot and log. */
+ * ERR_UNSUPPORTED as their result, the same on every member: a fault of one proposer must not stop
+ * a cluster. The only error of apply itself is ERR_NOMEM; the state is then whole, but perhaps
+ * holds half of a batch or range, so the node stops and comes back from its snapshot and log. */
 #include "store/state.h"
 
 #include <assert.h>
@@ -11,7 +12,8 @@
 
 #define TIDY_ITEMS 1024 /* freed in passing, for each entry */
 
-/* --- keys --------------------------------------------------------------------------------------- */
+/* --- keys ---------------------------------------------------------------------------------------
+ */
 
 static void remember_previous(struct result *r, const struct item *old) {
     r->previous.existed = old != NULL;
@@ -31,18 +33,16 @@ static enum err condition_of(const struct command *c, const struct item *now) {
     return condition(now, false, c->del.mod_revision);
 }
 
-static uint64_t item_payload(const struct item *i) {
-    return item_key(i).size + item_value(i).size;
-}
+static uint64_t item_payload(const struct item *i) { return item_key(i).size + item_value(i).size; }
 
 static void count_in(struct state *s, const struct item *i) {
     lanes_add(&s->sum, item_lanes(i));
     s->bytes += item_payload(i);
 }
 
-/* The item that a put makes of what is there. A second put of a key within one revision replaces the first. */
-static struct item *item_after(const struct command *c, const struct item *old,
-                               uint64_t revision) {
+/* The item that a put makes of what is there. A second put of a key within one revision replaces
+ * the first. */
+static struct item *item_after(const struct command *c, const struct item *old, uint64_t revision) {
     struct kv kv = {.key = c->put.key,
                     .value = c->put.value,
                     .create_revision = revision,
@@ -74,6 +74,7 @@ static RESULT put_at(struct state *s, struct tree_path *path, const struct item 
     lanes_subtract(&s->sum, before);
     s->bytes -= bytes_before;
     count_in(s, item);
+    s->revision = revision;
     return OK;
 }
 
@@ -83,9 +84,7 @@ static RESULT apply_put(struct state *s, const struct command *c, struct result 
     remember_previous(r, old);
     r->error = condition_of(c, old);
     if (r->error != OK) return OK;
-    TRY(put_at(s, &path, old, c, s->revision + 1));
-    s->revision++;
-    return OK;
+    return put_at(s, &path, old, c, s->revision + 1);
 }
 
 static RESULT remove_at(struct state *s, struct tree_path *path, struct item *item,
@@ -95,6 +94,7 @@ static RESULT remove_at(struct state *s, struct tree_path *path, struct item *it
     TRY(tree_remove(s->keys, path, revision));
     lanes_subtract(&s->sum, before);
     s->bytes -= bytes_before;
+    s->revision = revision;
     return OK;
 }
 
@@ -140,12 +140,11 @@ static RESULT apply_delete(struct state *s, const struct command *c, struct resu
         r->error = condition_of(c, now);
         if (r->error != OK) return OK;
     }
-    TRY(remove_keys(s, c, s->revision + 1, r));
-    if (r->deleted > 0) s->revision++;
-    return OK;
+    return remove_keys(s, c, s->revision + 1, r);
 }
 
-/* --- batches ------------------------------------------------------------------------------------ */
+/* --- batches ------------------------------------------------------------------------------------
+ */
 
 /* The next item of a batch that command_decode has checked. */
 static void next_item(struct cursor *items, struct command *out) {
@@ -183,18 +182,17 @@ static RESULT apply_batch(struct state *s, const struct command *c, struct resul
     r->error = batch_conditions(s, c);
     if (r->error != OK) return OK;
     struct cursor items = cursor_of(c->batch.items);
-    bool changed = false;
+    uint64_t revision = s->revision + 1;
     for (uint32_t i = 0; i < c->batch.n; i++) {
         struct command item;
         next_item(&items, &item);
-        TRY(batch_item(s, &item, s->revision + 1, r));
-        changed = changed || item.op == OP_PUT || r->deleted > 0;
+        TRY(batch_item(s, &item, revision, r));
     }
-    if (changed) s->revision++;
     return OK;
 }
 
-/* --- the cluster --------------------------------------------------------------------------------- */
+/* --- the cluster ---------------------------------------------------------------------------------
+ */
 
 static RESULT apply_cluster(struct state *s, const struct command *c, struct result *r) {
     struct cluster *next;
@@ -211,7 +209,8 @@ static RESULT apply_cluster(struct state *s, const struct command *c, struct res
     return OK;
 }
 
-/* --- all ------------------------------------------------------------------------------------------ */
+/* --- all
+ * ------------------------------------------------------------------------------------------ */
 
 static RESULT apply_operation(struct state *s, const struct command *c, struct result *r) {
     switch (c->op) {

@@ -1,10 +1,11 @@
-/* The cluster's own state: look-ups, the commands that change it, and its bytes in a snapshot. Rows stand
- * in one array ascending by raft id; ids and names are unique; next_raft_id is above all that ever were.
+/* The cluster's own state: look-ups, the commands that change it, and its bytes in a snapshot. Rows
+ * stand in one array ascending by raft id; ids and names are unique; next_raft_id is above all that
+ * ever were.
  *
- *   node:    u64 raft id > 0, text id, text name, text client address, text peer address, u64 joined_s;
- *            id and name are not empty
- *   cluster: u8 initialised, text id, u64 created_s, block root_pem, block root_key, 32 bytes token hash,
- *            u8 locked, [32 bytes unlock key], u64 next raft id, u32 n, n nodes */
+ *   node:    u64 raft id > 0, text id, text name, text client address, text peer address, u64
+ * joined_s; id and name are not empty cluster: u8 initialised, text id, u64 created_s, block
+ * root_pem, block root_key, 32 bytes token hash, u8 locked, [32 bytes unlock key], u64 next raft
+ * id, u32 n, n nodes */
 #include "store/cluster.h"
 
 #include <stdlib.h>
@@ -18,7 +19,8 @@ void token_hash(const char *secret_text, uint8_t out[TOKEN_HASH_SIZE]) {
                              strlen(secret_text), NULL, 0);
 }
 
-/* --- look-ups ----------------------------------------------------------------------------------- */
+/* --- look-ups -----------------------------------------------------------------------------------
+ */
 
 const struct node *cluster_node(const struct cluster *c, uint64_t raft_id) {
     for (unsigned i = 0; i < c->n; i++)
@@ -56,7 +58,8 @@ RESULT cluster_find(const struct cluster *c, const char *text, const struct node
     return OK;
 }
 
-/* --- life --------------------------------------------------------------------------------------- */
+/* --- life ---------------------------------------------------------------------------------------
+ */
 
 RESULT cluster_new(struct cluster **out) {
     struct cluster *c = calloc(1, sizeof *c);
@@ -93,7 +96,8 @@ RESULT cluster_copy(const struct cluster *c, struct cluster **out) {
     return OK;
 }
 
-/* --- commands ----------------------------------------------------------------------------------- */
+/* --- commands -----------------------------------------------------------------------------------
+ */
 
 static RESULT make_cluster(struct cluster *c, const struct command *command, enum err *outcome) {
     if (c->initialised || command->cluster.first.raft_id == UINT64_MAX) {
@@ -172,7 +176,8 @@ RESULT cluster_apply(struct cluster *c, const struct command *command, enum err 
     return OK;
 }
 
-/* --- bytes -------------------------------------------------------------------------------------- */
+/* --- bytes --------------------------------------------------------------------------------------
+ */
 
 RESULT node_encode(const struct node *n, struct buf *out) {
     if (n->raft_id == 0 || n->id[0] == '\0' || n->name[0] == '\0') return ERR_INVALID;
@@ -207,7 +212,8 @@ static struct span span_or_none(const struct secret *s) {
 }
 
 RESULT cluster_encode(const struct cluster *c, struct buf *out) {
-    TRY(buf_reserve(out, CLUSTER_BYTES_MAX)); /* never moved, so that no copy of a key stays behind */
+    TRY(buf_reserve(out,
+                    CLUSTER_BYTES_MAX)); /* never moved, so that no copy of a key stays behind */
     TRY(buf_u8(out, c->initialised));
     TRY(buf_block(out, span_str(c->id)));
     TRY(buf_u64(out, (uint64_t)c->created_s));

@@ -49,8 +49,8 @@ struct command;
 RESULT cluster_new(struct cluster **out); /* not initialised, no nodes */
 RESULT cluster_copy(const struct cluster *c, struct cluster **out);
 void cluster_free(struct cluster *c); /* NULL is fine */
-/* Carries out a command of the cluster kind. What the command did wrong is in *outcome, and `c` is as it
- * was; an error is ERR_NOMEM, and `c` only good for cluster_free. */
+/* Carries out a command of the cluster kind. What the command did wrong is in *outcome, and `c` is
+ * as it was; an error is ERR_NOMEM, and `c` only good for cluster_free. */
 RESULT cluster_apply(struct cluster *c, const struct command *command, enum err *outcome);
 RESULT cluster_encode(const struct cluster *c, struct buf *out); /* holds secrets: buf_wipe */
 RESULT cluster_decode(struct span bytes, struct cluster **out);  /* ERR_CORRUPT, ERR_NOMEM */

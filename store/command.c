@@ -1,5 +1,6 @@
-/* Commands and results as bytes. A command is checked whole before apply sees it, so that apply meets no
- * malformed field; encoding makes the same checks, so that no member proposes what the others refuse.
+/* Commands and results as bytes. A command is checked whole before apply sees it, so that apply
+ * meets no malformed field; encoding makes the same checks, so that no member proposes what the
+ * others refuse.
  *
  * Integers are little-endian; a block is u32 length + bytes; a text is a block without zero bytes.
  *   command:     u8 operation, u8 flags (1: a token follows), [16 bytes token], body
@@ -13,7 +14,8 @@
  *   TOKEN:       32 bytes token hash
  *   LOCK:        block unlock key, of 0 or 32 bytes
  *   result:      u16 error, u64 revision, u8 flags (1: repeated; 2: the key existed), u64 deleted,
- *                u64 mod_revision and u64 version the key had before; nothing else in this version */
+ *                u64 mod_revision and u64 version the key had before; nothing else in this version
+ */
 #include "store/command.h"
 
 #define FLAG_TOKEN        1
@@ -22,7 +24,8 @@
 #define FLAG_REPEATED     1
 #define FLAG_EXISTED      2
 
-/* --- bounds, the same for both ways ------------------------------------------------------------ */
+/* --- bounds, the same for both ways ------------------------------------------------------------
+ */
 
 static RESULT check_key(struct span key) {
     return key.size >= 1 && key.size <= KEY_MAX ? OK : ERR_INVALID;
@@ -51,7 +54,8 @@ static RESULT check_lock(const struct command *c) {
     return c->unlock_key.size == 0 || c->unlock_key.size == KEY_SIZE ? OK : ERR_INVALID;
 }
 
-/* --- out --------------------------------------------------------------------------------------- */
+/* --- out ---------------------------------------------------------------------------------------
+ */
 
 static RESULT encode_condition(uint8_t flags, uint64_t mod_revision, struct buf *out) {
     if (mod_revision != 0) flags |= FLAG_MOD_REVISION;
@@ -134,7 +138,8 @@ RESULT command_batch_add(struct buf *items, const struct command *put_or_delete)
     return e;
 }
 
-/* --- in ---------------------------------------------------------------------------------------- */
+/* --- in ----------------------------------------------------------------------------------------
+ */
 
 static RESULT decode_condition(struct cursor *in, uint8_t known, uint8_t *flags,
                                uint64_t *mod_revision) {
@@ -233,14 +238,15 @@ RESULT command_decode(struct span bytes, struct command *out) {
     return invalid_for_protocol(decode(&in, out));
 }
 
-/* --- results ----------------------------------------------------------------------------------- */
+/* --- results -----------------------------------------------------------------------------------
+ */
 
 void result_pack(const struct result *r, uint8_t out[RESULT_SIZE]) {
     out[0] = (uint8_t)r->error;
     out[1] = (uint8_t)((unsigned)r->error >> 8);
     put_u64(out + 2, r->revision);
-    out[10] = (uint8_t)((r->repeated ? FLAG_REPEATED : 0) |
-                        (r->previous.existed ? FLAG_EXISTED : 0));
+    out[10] =
+        (uint8_t)((r->repeated ? FLAG_REPEATED : 0) | (r->previous.existed ? FLAG_EXISTED : 0));
     put_u64(out + 11, r->deleted);
     put_u64(out + 19, r->previous.mod_revision);
     put_u64(out + 27, r->previous.version);

@@ -63,12 +63,13 @@ struct command {
     };
 };
 
-/* Both refuse the same things: ERR_INVALID: a field out of its bounds, or bytes that are no command;
- * ERR_UNSUPPORTED: an operation or flag of a later version. Encoding also ERR_TOO_LARGE, ERR_NOMEM; what was
- * appended before an error stays in `out`. */
+/* Both refuse the same things: ERR_INVALID: a field out of its bounds, or bytes that are no
+ * command; ERR_UNSUPPORTED: an operation or flag of a later version. Encoding also ERR_TOO_LARGE,
+ * ERR_NOMEM; what was appended before an error stays in `out`. */
 RESULT command_encode(const struct command *c, struct buf *out); /* out->max: COMMAND_MAX */
 RESULT command_decode(struct span bytes, struct command *out);   /* spans point into bytes */
-/* Appends a put or delete (its token is not looked at) to the items; the caller counts them into batch.n. */
+/* Appends a put or delete (its token is not looked at) to the items; the caller counts them into
+ * batch.n. */
 RESULT command_batch_add(struct buf *items, const struct command *put_or_delete);
 /* Takes the next put or delete from the items of a batch. */
 RESULT command_batch_next(struct cursor *items, struct command *out);

@@ -1,15 +1,14 @@
-/* The state as bytes: what a snapshot holds, before the snapshot compresses and seals it. A view is taken on
- * the loop in O(1) and written out piece by piece on any thread. The bytes are the same on every member
- * with the same state. They contain the cluster's keys in clear: whoever holds them seals or wipes them.
+/* The state as bytes: what a snapshot holds, before the snapshot compresses and seals it. A view is
+ * taken on the loop in O(1) and written out piece by piece on any thread. The bytes are the same on
+ * every member with the same state. They contain the cluster's keys in clear: whoever holds them
+ * seals or wipes them.
  *
  * Integers are little-endian.
- *   head:   8 bytes "CCLSTATE", u32 version 1, u64 revision, u64 number of keys, u32 size of the cluster
- *   cluster: its bytes (top of cluster.c)
- *   tokens: u64 number of the oldest, u32 count; then each, oldest first: 16 bytes token, 35 bytes result
- *           (top of command.c)
- *   keys, ascending, each: u16 key size, u32 value size, u64 create revision, u64 mod revision,
- *           u64 version, u64 lease (0: none), key, value
- *   tail:   8 bytes "CCLEND\r\n", 32 bytes state hash (top of store.c) */
+ *   head:   8 bytes "CCLSTATE", u32 version 1, u64 revision, u64 number of keys, u32 size of the
+ * cluster cluster: its bytes (top of cluster.c) tokens: u64 number of the oldest, u32 count; then
+ * each, oldest first: 16 bytes token, 35 bytes result (top of command.c) keys, ascending, each: u16
+ * key size, u32 value size, u64 create revision, u64 mod revision, u64 version, u64 lease (0:
+ * none), key, value tail:   8 bytes "CCLEND\r\n", 32 bytes state hash (top of store.c) */
 #include "store/state.h"
 
 #include <stdlib.h>
@@ -21,11 +20,11 @@ struct machine_view {
     struct cluster_version *cluster;
     struct tokens_view tokens;
     uint8_t hash[STATE_HASH_SIZE];
-    enum image_part next;         /* what comes after the pending bytes */
-    uint64_t token;               /* number of the next one */
-    struct tree_cursor cursor;    /* on the next item */
-    uint8_t small[64];            /* a fixed part that is being written */
-    struct buf cluster_bytes;     /* while they are being written; wiped after */
+    enum image_part next;          /* what comes after the pending bytes */
+    uint64_t token;                /* number of the next one */
+    struct tree_cursor cursor;     /* on the next item */
+    uint8_t small[64];             /* a fixed part that is being written */
+    struct buf cluster_bytes;      /* while they are being written; wiped after */
     struct span pending, pending2; /* what is being written: first the one, then the other */
 };
 

@@ -1,6 +1,7 @@
-/* Making, reading and hashing of items (item.h). The hash is SipHash-2-4 with 128 bits of output under a
- * constant key: it finds members that differ by a fault; it is no defence against someone who
- * chooses keys and values so that sums collide, which would make a comparison of states blind, not wrong. */
+/* Making, reading and hashing of items (item.h). The hash is SipHash-2-4 with 128 bits of output
+ * under a constant key: it finds members that differ by a fault; it is no defence against someone
+ * who chooses keys and values so that sums collide, which would make a comparison of states blind,
+ * not wrong. */
 #include "store/item.h"
 
 #include <assert.h>

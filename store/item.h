@@ -1,7 +1,8 @@
-/* One version of one key: its revisions, the key and the value in one block of memory. Immutable once it
- * stands in a tree, so that other threads may read it through a view without a lock. The fields are
- * kept little-endian, because the block is hashed as it lies in memory and members may differ in
- * byte order. Made by the store (apply) and the image (restore), owned by the tree (tree.h). */
+/* One version of one key: its revisions, the key and the value in one block of memory. Immutable
+ * once it stands in a tree, so that other threads may read it through a view without a lock. The
+ * fields are kept little-endian, because the block is hashed as it lies in memory and members may
+ * differ in byte order. Made by the store (apply) and the image (restore), owned by the tree
+ * (tree.h). */
 #ifndef CONCLAVE_ITEM_H
 #define CONCLAVE_ITEM_H
 
@@ -29,8 +30,8 @@ static inline struct span item_value(const struct item *i) {
     return span_of(i->bytes + le16toh(i->key_size), le32toh(i->value_size));
 }
 
-/* Room for an item of these sizes, with its fields but not yet its bytes: key first, value behind it
- * (item_bytes). key <= KEY_MAX, value <= VALUE_MAX. Freed with free(). NULL: out of memory. */
+/* Room for an item of these sizes, with its fields but not yet its bytes: key first, value behind
+ * it (item_bytes). key <= KEY_MAX, value <= VALUE_MAX. Freed with free(). NULL: out of memory. */
 struct item *item_new(const struct kv *fields, size_t key_size, size_t value_size);
 static inline uint8_t *item_bytes(struct item *i) { return i->bytes; }
 /* item_new with the bytes of kv->key and kv->value. */

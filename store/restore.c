@@ -1,7 +1,8 @@
-/* A state from the bytes of an image (format: top of image.c), in whatever pieces they come. It is built beside
- * the present state, on any thread; the loop swaps it in when all of it was there, in order and within its
- * bounds, and the hash of what was built is the one in the image and the one that the caller expects.
- * Until then nothing of the present state is touched. Memory: the new state and one part of it. */
+/* A state from the bytes of an image (format: top of image.c), in whatever pieces they come. It is
+ * built beside the present state, on any thread; the loop swaps it in when all of it was there, in
+ * order and within its bounds, and the hash of what was built is the one in the image and the one
+ * that the caller expects. Until then nothing of the present state is touched. Memory: the new
+ * state and one part of it. */
 #include "store/state.h"
 
 #include <assert.h>
@@ -20,18 +21,18 @@ enum restore_part {
 };
 
 struct machine_restore {
-    struct store *store;       /* taken over by it at the end */
-    struct state state;        /* being built */
-    struct retired *retired;   /* for the old tree */
-    enum err failed;           /* the first error; nothing is read after it */
+    struct store *store;     /* taken over by it at the end */
+    struct state state;      /* being built */
+    struct retired *retired; /* for the old tree */
+    enum err failed;         /* the first error; nothing is read after it */
     enum restore_part part;
-    uint8_t *into;             /* where its bytes go */
-    size_t have, need;         /* bytes of the part */
-    uint8_t small[64];         /* a part of fixed size */
-    struct buf cluster;        /* the cluster's bytes; wiped after */
-    uint64_t tokens, keys;     /* still to come */
-    struct item *item;         /* waits for its key and value */
-    const struct item *last;   /* in the tree */
+    uint8_t *into;                 /* where its bytes go */
+    size_t have, need;             /* bytes of the part */
+    uint8_t small[64];             /* a part of fixed size */
+    struct buf cluster;            /* the cluster's bytes; wiped after */
+    uint64_t tokens, keys;         /* still to come */
+    struct item *item;             /* waits for its key and value */
+    const struct item *last;       /* in the tree */
     uint8_t hash[STATE_HASH_SIZE]; /* as the tail says */
 };
 
@@ -76,7 +77,8 @@ void restore_abort(struct machine_restore *r) {
     free(r);
 }
 
-/* --- the parts ---------------------------------------------------------------------------------- */
+/* --- the parts ----------------------------------------------------------------------------------
+ */
 
 static void await_token_or_item(struct machine_restore *r) {
     if (r->tokens > 0)
@@ -128,7 +130,8 @@ static RESULT read_tokens(struct machine_restore *r) {
 
 static RESULT read_token(struct machine_restore *r) {
     struct result result, known;
-    if (result_decode(span_of(r->small + TOKEN_SIZE, RESULT_SIZE), &result) != OK) return ERR_CORRUPT;
+    if (result_decode(span_of(r->small + TOKEN_SIZE, RESULT_SIZE), &result) != OK)
+        return ERR_CORRUPT;
     if (result.repeated || tokens_find(&r->state.tokens, r->small, &known)) return ERR_CORRUPT;
     TRY(tokens_reserve(&r->state.tokens));
     tokens_add(&r->state.tokens, r->small, &result);
@@ -206,7 +209,8 @@ enum err restore_bytes(struct machine_restore *r, struct span bytes) {
     return r->failed;
 }
 
-/* --- the end ------------------------------------------------------------------------------------ */
+/* --- the end ------------------------------------------------------------------------------------
+ */
 
 static RESULT check(const struct machine_restore *r, const uint8_t expected[STATE_HASH_SIZE]) {
     uint8_t hash[STATE_HASH_SIZE];

@@ -1,6 +1,6 @@
-/* The parts of the store, private to store.c (reading, views), apply.c (commands), image.c (a view as
- * bytes) and restore.c (bytes as a state). A restore builds a struct state of its own and the store
- * takes it over whole. */
+/* The parts of the store, private to store.c (reading, views), apply.c (commands), image.c (a view
+ * as bytes) and restore.c (bytes as a state). A restore builds a struct state of its own and the
+ * store takes it over whole. */
 #ifndef CONCLAVE_STATE_H
 #define CONCLAVE_STATE_H
 
@@ -9,7 +9,8 @@
 #include "store/tokens.h"
 #include "store/tree.h"
 
-/* The cluster's state as of one command; never changed, only replaced, so that a view can keep it. */
+/* The cluster's state as of one command; never changed, only replaced, so that a view can keep it.
+ */
 struct cluster_version {
     struct cluster *cluster;
     uint8_t hash[STATE_HASH_SIZE]; /* BLAKE2b of its bytes */
@@ -49,7 +50,7 @@ RESULT state_start(struct state *s);
 void state_end(struct state *s);
 void state_hash(const struct state *s, uint8_t hash[STATE_HASH_SIZE]);
 RESULT cluster_version_new(struct cluster *c, struct cluster_version **out); /* takes c on OK */
-void cluster_version_drop(struct cluster_version *v);                       /* NULL is fine */
+void cluster_version_drop(struct cluster_version *v);                        /* NULL is fine */
 
 /* apply.c, image.c, restore.c: the functions of the machine */
 enum err store_apply(struct machine *m, uint64_t index, struct span command, struct buf *result,

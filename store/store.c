@@ -1,8 +1,10 @@
-/* The store: its life, reading, views and the running hash. Commands: apply.c; snapshots: image.c, restore.c.
+/* The store: its life, reading, views and the running hash. Commands: apply.c; snapshots: image.c,
+ * restore.c.
  *
- * The state hash is BLAKE2b-256 over: "conclave state 1", u64 revision, u64 keys, two u64 lanes summed over the
- * items, u64 first and next token number, two u64 lanes summed over the tokens, 32 bytes hash of the
- * cluster's bytes. Sums and the cluster's hash are kept up to date by every command, so it is O(1). */
+ * The state hash is BLAKE2b-256 over: "conclave state 1", u64 revision, u64 keys, two u64 lanes
+ * summed over the items, u64 first and next token number, two u64 lanes summed over the tokens, 32
+ * bytes hash of the cluster's bytes. Sums and the cluster's hash are kept up to date by every
+ * command, so it is O(1). */
 #include "store/state.h"
 
 #include <assert.h>
@@ -10,7 +12,8 @@
 
 #include <sodium.h>
 
-/* --- the cluster's part ------------------------------------------------------------------------- */
+/* --- the cluster's part -------------------------------------------------------------------------
+ */
 
 RESULT cluster_version_new(struct cluster *c, struct cluster_version **out) {
     struct buf bytes = buf_new(CLUSTER_BYTES_MAX);
@@ -36,7 +39,8 @@ void cluster_version_drop(struct cluster_version *v) {
     free(v);
 }
 
-/* --- life --------------------------------------------------------------------------------------- */
+/* --- life ---------------------------------------------------------------------------------------
+ */
 
 RESULT state_start(struct state *s) {
     memset(s, 0, sizeof *s);
@@ -100,13 +104,15 @@ void store_free(struct store *s) {
     free(s);
 }
 
-struct machine *store_machine(struct store *s) { return &s->machine; }
+struct machine *store_machine(struct store *s) {
+    return &s->machine;
+}
 
 void state_hash(const struct state *s, uint8_t hash[STATE_HASH_SIZE]) {
     uint8_t raw[16 + 8 * 8 + STATE_HASH_SIZE] = "conclave state 1";
     const uint64_t numbers[8] = {
-        s->revision,    tree_count(s->keys), s->sum.at[0],        s->sum.at[1],
-        s->tokens.first, s->tokens.next,     s->tokens.sum.at[0], s->tokens.sum.at[1],
+        s->revision,     tree_count(s->keys), s->sum.at[0],        s->sum.at[1],
+        s->tokens.first, s->tokens.next,      s->tokens.sum.at[0], s->tokens.sum.at[1],
     };
     for (unsigned i = 0; i < 8; i++)
         put_u64(raw + 16 + 8 * i, numbers[i]);
@@ -114,7 +120,8 @@ void state_hash(const struct state *s, uint8_t hash[STATE_HASH_SIZE]) {
     (void)crypto_generichash(hash, STATE_HASH_SIZE, raw, sizeof raw, NULL, 0);
 }
 
-/* --- reading ------------------------------------------------------------------------------------ */
+/* --- reading ------------------------------------------------------------------------------------
+ */
 
 uint64_t store_revision(const struct store *s) { return s->state.revision; }
 uint64_t store_keys(const struct store *s) { return tree_count(s->state.keys); }
@@ -128,8 +135,8 @@ static bool get(const struct tree_node *root, struct span key, struct kv *out) {
     return true;
 }
 
-static void range(const struct tree_node *root, struct span from, struct span end,
-                  store_each *each, void *ctx) {
+static void range(const struct tree_node *root, struct span from, struct span end, store_each *each,
+                  void *ctx) {
     struct tree_cursor c;
     tree_seek(root, from, &c);
     const struct item *i;
@@ -160,7 +167,8 @@ size_t store_prefix_end(struct span prefix, uint8_t *out) {
     return size;
 }
 
-/* --- views -------------------------------------------------------------------------------------- */
+/* --- views --------------------------------------------------------------------------------------
+ */
 
 RESULT store_view_new(const struct store *s, struct store_view **out) {
     struct store_view *v = malloc(sizeof *v);

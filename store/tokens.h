@@ -1,9 +1,11 @@
-/* The idempotency tokens of the last TOKENS_MAX commands that carried one, with their results: a part of the
- * state, the same on every member. First in, first out; a token's number counts all tokens ever.
+/* The idempotency tokens of the last TOKENS_MAX commands that carried one, with their results: a
+ * part of the state, the same on every member. First in, first out; a token's number counts all
+ * tokens ever.
  *
- * They lie in chunks in the order of their numbers. A chunk is only ever appended to, so a view is the list of
- * the chunks and two numbers; its reader, on any thread, looks at nothing that is still written. The chunks'
- * reference counts are touched on the loop alone. A hash table finds a token; views do without. */
+ * They lie in chunks in the order of their numbers. A chunk is only ever appended to, so a view is
+ * the list of the chunks and two numbers; its reader, on any thread, looks at nothing that is still
+ * written. The chunks' reference counts are touched on the loop alone. A hash table finds a token;
+ * views do without. */
 #ifndef CONCLAVE_TOKENS_H
 #define CONCLAVE_TOKENS_H
 
@@ -24,13 +26,14 @@ struct tokens_chunk {
 };
 
 struct tokens {
-    uint64_t next;                              /* number of the next token, from 0 */
-    uint64_t first;                             /* number of the oldest remembered one */
-    struct lanes sum;                           /* hash of numbers, tokens and results */
-    struct tokens_chunk *chunks[TOKENS_CHUNKS]; /* number / TOKENS_CHUNK, modulo; NULL: not in use */
-    uint32_t *slots;                            /* open addressing: place + 1; 0: free */
-    uint32_t n_slots;                           /* a power of two, at least twice the tokens */
-    uint8_t key[16];                            /* of the hash table, random: nobody can choose collisions */
+    uint64_t next;    /* number of the next token, from 0 */
+    uint64_t first;   /* number of the oldest remembered one */
+    struct lanes sum; /* hash of numbers, tokens and results */
+    struct tokens_chunk
+        *chunks[TOKENS_CHUNKS]; /* number / TOKENS_CHUNK, modulo; NULL: not in use */
+    uint32_t *slots;            /* open addressing: place + 1; 0: free */
+    uint32_t n_slots;           /* a power of two, at least twice the tokens */
+    uint8_t key[16];            /* of the hash table, random: nobody can choose collisions */
 };
 
 struct tokens_view {

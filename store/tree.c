@@ -1,8 +1,8 @@
-/* Changes of the tree (tree.h). A change walks the path that tree_find left, makes every node on it its own
- * (a copy, where a view can see the node), changes the leaf, then splits or merges upwards. All
- * memory is had before the first step: a change happens whole or not at all. A node that a removal
- * leaves nearly empty is merged with a neighbour if they are three quarters full together; a node is
- * never empty. */
+/* Changes of the tree (tree.h). A change walks the path that tree_find left, makes every node on it
+ * its own (a copy, where a view can see the node), changes the leaf, then splits or merges upwards.
+ * All memory is had before the first step: a change happens whole or not at all. A node that a
+ * removal leaves nearly empty is merged with a neighbour if they are three quarters full together;
+ * a node is never empty. */
 #include "store/tree_node.h"
 
 #include <assert.h>
@@ -76,8 +76,8 @@ static void node_refresh(struct tree_node *n) {
     set_heads(n);
 }
 
-/* The head of a new key at `at`, whose pointer is in place already. A key that lacks the prefix of the
- * others shortens it: any neighbour tells. */
+/* The head of a new key at `at`, whose pointer is in place already. A key that lacks the prefix of
+ * the others shortens it: any neighbour tells. */
 static void add_head(struct tree_node *n, unsigned at) {
     unsigned keys = node_keys(n);
     struct span key = node_key(n, at);
@@ -201,8 +201,8 @@ static struct item *item_with(const struct leaf *l, unsigned i, unsigned at, str
     return l->items[i < at ? i : i - 1];
 }
 
-/* Where a full node is cut. At the right edge of the tree nothing will come between, so the left stays full:
- * keys that ascend fill their nodes. */
+/* Where a full node is cut. At the right edge of the tree nothing will come between, so the left
+ * stays full: keys that ascend fill their nodes. */
 static unsigned cut_of(const struct tree_path *path, unsigned level, unsigned at) {
     bool edge = at == (path->step[level].node->leaf ? FANOUT : FANOUT - 1);
     for (unsigned i = 0; i < level; i++)
@@ -225,8 +225,8 @@ static struct leaf *split_leaf(struct tree *t, struct leaf *l, unsigned cut, uns
     return right;
 }
 
-/* Splits a full inner node while `child` is inserted right of child `at` behind *s; *s becomes the separator
- * between the halves. */
+/* Splits a full inner node while `child` is inserted right of child `at` behind *s; *s becomes the
+ * separator between the halves. */
 static struct inner *split_inner(struct tree *t, struct inner *left, unsigned cut, unsigned at,
                                  struct separator **s, struct tree_node *child, uint64_t born) {
     struct separator *separators[FANOUT];
@@ -250,8 +250,7 @@ static struct inner *split_inner(struct tree *t, struct inner *left, unsigned cu
     return right;
 }
 
-static void grow_root(struct tree *t, struct separator *s, struct tree_node *right,
-                      uint64_t born) {
+static void grow_root(struct tree *t, struct separator *s, struct tree_node *right, uint64_t born) {
     struct inner *root = take_inner(t, born);
     root->node.n = 1;
     root->children[0] = t->root;
@@ -391,7 +390,8 @@ static bool merge(struct tree *t, struct tree_path *path, unsigned level) {
         absorb_leaf(leaf_of(n), leaf_of(from), before);
     else
         absorb_inner(inner_of(n), inner_of(from), before, s);
-    /* Erase the right one of the two with the separator between, then let the slot hold the node. */
+    /* Erase the right one of the two with the separator between, then let the slot hold the node.
+     */
     (void)inner_erase(parent, before ? at : at + 1);
     parent->children[before ? at - 1 : at] = n;
     if (n->leaf) bury_separator(t, s);

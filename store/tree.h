@@ -1,12 +1,13 @@
-/* The ordered tree of the newest version of every key: a B+tree whose views are free. A view is the root as
- * it was; what a view can see is never changed again, only replaced by copies, and freed when the last
- * view that can see it is gone. "Can see" is told by revisions: an item or node born at revision b and
- * replaced at revision d is seen by exactly the views of revisions b..d-1. So there are no reference
- * counts, and a change copies nothing but the nodes between the root and the leaf, once for each view.
+/* The ordered tree of the newest version of every key: a B+tree whose views are free. A view is the
+ * root as it was; what a view can see is never changed again, only replaced by copies, and freed
+ * when the last view that can see it is gone. "Can see" is told by revisions: an item or node born
+ * at revision b and replaced at revision d is seen by exactly the views of revisions b..d-1. So
+ * there are no reference counts, and a change copies nothing but the nodes between the root and the
+ * leaf, once for each view.
  *
- * Threads: everything here is called on the loop, but for reading through a view's root (tree_lookup,
- * tree_seek, tree_next), which any other thread may do at the same time without a lock, since what a
- * view sees is immutable.
+ * Threads: everything here is called on the loop, but for reading through a view's root
+ * (tree_lookup, tree_seek, tree_next), which any other thread may do at the same time without a
+ * lock, since what a view sees is immutable.
  *
  * Freeing is done in small portions in passing (tree_tidy), so that dropping a view of millions of
  * replaced keys does not hold up the loop. */
@@ -22,13 +23,15 @@ struct tree_node;
 
 RESULT tree_new(struct tree **out);
 void tree_free(struct tree *t); /* everything at once; all views must be freed; NULL is fine */
-/* Frees at most about `budget` items; true when nothing is left to be freed. A tree that is no longer of use
- * and has no views is taken apart with tree_dismantle until it says true; then tree_free is instant. */
+/* Frees at most about `budget` items; true when nothing is left to be freed. A tree that is no
+ * longer of use and has no views is taken apart with tree_dismantle until it says true; then
+ * tree_free is instant. */
 bool tree_tidy(struct tree *t, size_t budget);
 bool tree_dismantle(struct tree *t, size_t budget);
 
 uint64_t tree_count(const struct tree *t); /* keys */
-const struct tree_node *tree_root(const struct tree *t); /* NULL when empty; until the next change */
+const struct tree_node *
+tree_root(const struct tree *t); /* NULL when empty; until the next change */
 
 /* Where a key is or would be; good until the next change of the tree. */
 struct tree_path {
@@ -41,8 +44,8 @@ struct tree_path {
 };
 struct item *tree_find(const struct tree *t, struct span key, struct tree_path *path);
 
-/* Puts the item where tree_find of its key has pointed. Its revision is above that of every view. The
- * tree takes the item; on ERR_NOMEM nothing has changed and the item is still the caller's. */
+/* Puts the item where tree_find of its key has pointed. Its revision is above that of every view.
+ * The tree takes the item; on ERR_NOMEM nothing has changed and the item is still the caller's. */
 RESULT tree_put(struct tree *t, struct tree_path *path, struct item *item);
 /* Removes the item that was found; `revision` as above. ERR_NOMEM: nothing has changed. */
 RESULT tree_remove(struct tree *t, struct tree_path *path, uint64_t revision);

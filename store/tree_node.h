@@ -1,11 +1,12 @@
-/* The nodes of the tree, private to tree.c (changes), tree_read.c (searches) and tree_view.c (views and
- * freeing). A leaf holds items; an inner node holds children and, between two of them, a separator: a key
- * that is above all in the left and not above any in the right one, cut as short as that allows.
+/* The nodes of the tree, private to tree.c (changes), tree_read.c (searches) and tree_view.c (views
+ * and freeing). A leaf holds items; an inner node holds children and, between two of them, a
+ * separator: a key that is above all in the left and not above any in the right one, cut as short
+ * as that allows.
  *
- * Searching: `prefix` bytes are the same in all keys of a node; the four bytes behind them stand, big-endian
- * and padded with zeros, in heads[]. Comparing heads settles nearly every search within the node's own
- * memory; only keys with the same head are looked at themselves. Unused heads are UINT32_MAX, so that
- * a search always counts over all of them, without a branch. */
+ * Searching: `prefix` bytes are the same in all keys of a node; the four bytes behind them stand,
+ * big-endian and padded with zeros, in heads[]. Comparing heads settles nearly every search within
+ * the node's own memory; only keys with the same head are looked at themselves. Unused heads are
+ * UINT32_MAX, so that a search always counts over all of them, without a branch. */
 #ifndef CONCLAVE_TREE_NODE_H
 #define CONCLAVE_TREE_NODE_H
 
@@ -27,8 +28,8 @@ struct leaf {
 };
 
 struct separator {
-    uint64_t born;  /* revision at which it was made */
-    uint16_t size;  /* bytes */
+    uint64_t born; /* revision at which it was made */
+    uint16_t size; /* bytes */
     uint8_t bytes[];
 };
 
@@ -38,7 +39,8 @@ struct inner {
     struct tree_node *children[FANOUT];
 };
 
-/* What was replaced while a view could see it, in blocks; a pointer's low bits say what it points to. */
+/* What was replaced while a view could see it, in blocks; a pointer's low bits say what it points
+ * to. */
 enum grave_kind { GRAVE_ITEM = 0, GRAVE_NODE = 1, GRAVE_SEPARATOR = 2 };
 #define GRAVES 1020
 struct graves {
@@ -49,26 +51,28 @@ struct graves {
 };
 
 struct tree_view {
-    struct tree *tree;        /* whose it is */
-    struct tree_node *root;   /* NULL: empty */
-    uint64_t revision;        /* sees what was born up to here */
-    uint64_t count;           /* keys */
-    struct graves *graves;    /* died while this was the newest view */
-    struct tree_view *older;  /* ordered by revision */
+    struct tree *tree;       /* whose it is */
+    struct tree_node *root;  /* NULL: empty */
+    uint64_t revision;       /* sees what was born up to here */
+    uint64_t count;          /* keys */
+    struct graves *graves;   /* died while this was the newest view */
+    struct tree_view *older; /* ordered by revision */
     struct tree_view *newer;
 };
 
 struct tree {
-    struct tree_node *root;    /* NULL: empty */
-    uint64_t count;            /* keys */
-    struct tree_view *newest;  /* of its views */
-    struct graves *unsorted;   /* blocks of freed views: to be freed or given to older views */
-    struct leaf *spare_leaves[2];                   /* made before a change, so that it can't fail */
+    struct tree_node *root;       /* NULL: empty */
+    uint64_t count;               /* keys */
+    struct tree_view *newest;     /* of its views */
+    struct graves *unsorted;      /* blocks of freed views: to be freed or given to older views */
+    struct leaf *spare_leaves[2]; /* made before a change, so that it can't fail */
     struct inner *spare_inners[2 * TREE_DEPTH_MAX]; /* the same */
     unsigned n_leaves, n_inners;                    /* of the spares */
 };
 
-static inline struct leaf *leaf_of(const struct tree_node *n) { return (struct leaf *)(uintptr_t)n; }
+static inline struct leaf *leaf_of(const struct tree_node *n) {
+    return (struct leaf *)(uintptr_t)n;
+}
 static inline struct inner *inner_of(const struct tree_node *n) {
     return (struct inner *)(uintptr_t)n;
 }

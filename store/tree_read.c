@@ -1,5 +1,5 @@
-/* Searching and walking under a root of the tree: for the loop and, through a view, for any thread; nothing
- * here writes to a node. */
+/* Searching and walking under a root of the tree: for the loop and, through a view, for any thread;
+ * nothing here writes to a node. */
 #include "store/tree_node.h"
 
 #include <assert.h>

@@ -1,13 +1,14 @@
-/* Views of the tree, and the freeing of what left it. What no view can see is freed at once; the rest lies in
- * the graves of the newest view that there was when it left. When that view is freed, its graves are
- * sorted, a block at a time: what an older view can see moves to the newest such view, the rest is freed.
- * Only the loop comes here. */
+/* Views of the tree, and the freeing of what left it. What no view can see is freed at once; the
+ * rest lies in the graves of the newest view that there was when it left. When that view is freed,
+ * its graves are sorted, a block at a time: what an older view can see moves to the newest such
+ * view, the rest is freed. Only the loop comes here. */
 #include "store/tree_node.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
-#define TIDY_AT_ONCE 16384 /* items freed by the call that frees a view; the rest goes in passing */
+#define TIDY_AT_ONCE 16384 /* items freed by the call that frees a view; the rest goes in passing  \
+                            */
 
 static void *grave_at(uintptr_t entry) { return (void *)(entry & ~(uintptr_t)3); }
 
@@ -82,7 +83,9 @@ void tree_view_free(struct tree_view *v) {
 const struct tree_node *tree_view_root(const struct tree_view *v) { return v->root; }
 uint64_t tree_view_revision(const struct tree_view *v) { return v->revision; }
 uint64_t tree_view_count(const struct tree_view *v) { return v->count; }
-struct tree *tree_view_tree(const struct tree_view *v) { return v->tree; }
+struct tree *tree_view_tree(const struct tree_view *v) {
+    return v->tree;
+}
 bool tree_has_views(const struct tree *t) { return t->newest != NULL; }
 
 static struct tree_view *newest_that_may_see(const struct tree *t, const struct graves *g) {
@@ -92,7 +95,8 @@ static struct tree_view *newest_that_may_see(const struct tree *t, const struct 
     return v;
 }
 
-/* Hands what is in the block to the view: into its newest block if that has room, else the block itself. */
+/* Hands what is in the block to the view: into its newest block if that has room, else the block
+ * itself. */
 static void give_graves(struct tree_view *v, struct graves *g) {
     struct graves *into = v->graves;
     if (into != NULL && into->n + g->n <= GRAVES) {

@@ -1,6 +1,6 @@
-/* The copy-on-write tree against a sorted table: random changes with many views open at once, each of which
- * must go on showing what it showed; awkward keys; ascending and descending loads; and that nothing is
- * left when all is freed (the leak checker). */
+/* The copy-on-write tree against a sorted table: random changes with many views open at once, each
+ * of which must go on showing what it showed; awkward keys; ascending and descending loads; and
+ * that nothing is left when all is freed (the leak checker). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,15 +21,18 @@ static uint64_t random_next(uint64_t *seed) {
     return z ^ z >> 31;
 }
 
-#define KEYS 3000
+#define KEYS     3000
 #define KEY_ROOM 48
-#define VIEWS 24
+#define VIEWS    24
 
 struct model {
-    unsigned n;                                        /* keys in the table */
-    struct { uint8_t at[KEY_ROOM]; size_t size; } key[KEYS]; /* ascending */
-    uint64_t now[KEYS];                                /* revision of the key's item; 0: none */
-    uint64_t count;                                    /* keys that are there */
+    unsigned n; /* keys in the table */
+    struct {
+        uint8_t at[KEY_ROOM];
+        size_t size;
+    } key[KEYS];        /* ascending */
+    uint64_t now[KEYS]; /* revision of the key's item; 0: none */
+    uint64_t count;     /* keys that are there */
 };
 
 struct frozen {
@@ -39,13 +42,17 @@ struct frozen {
 };
 
 static int key_order(const void *a, const void *b) {
-    const struct { uint8_t at[KEY_ROOM]; size_t size; } *left = a, *right = b;
+    const struct {
+        uint8_t at[KEY_ROOM];
+        size_t size;
+    } *left = a, *right = b;
     return span_compare(span_of(left->at, left->size), span_of(right->at, right->size));
 }
 
 /* Keys with long common parts, keys that begin others, bytes 0 and 255. */
 static void make_keys(struct model *m, uint64_t *seed) {
-    static const char *const stems[] = {"", "a", "/registry/pods/", "/registry/pods/default/", "\xff\xff"};
+    static const char *const stems[] = {"", "a", "/registry/pods/", "/registry/pods/default/",
+                                        "\xff\xff"};
     unsigned n = 0;
     for (unsigned i = 0; i < KEYS; i++) {
         const char *stem = stems[random_next(seed) % ARRAY_SIZE(stems)];
@@ -117,7 +124,8 @@ static void check_seek(const struct model *m, const struct tree_node *root, unsi
     }
 }
 
-static void step(struct tree *t, struct model *m, uint64_t revision, unsigned puts, uint64_t *seed) {
+static void step(struct tree *t, struct model *m, uint64_t revision, unsigned puts,
+                 uint64_t *seed) {
     unsigned i = (unsigned)(random_next(seed) % m->n);
     if (random_next(seed) % 100 < puts) {
         m->count += m->now[i] == 0;
@@ -159,8 +167,7 @@ static void many_views_keep_what_they_saw_while_the_tree_goes_on(void **state) {
         if (random_next(&seed) % 500 == 0)
             swap_view(t, m, &frozen[random_next(&seed) % VIEWS], revision);
         if (revision % 5000 == 0) check_content(m, m->now, tree_root(t));
-        if (revision % 100 == 0)
-            check_seek(m, tree_root(t), (unsigned)(random_next(&seed) % m->n));
+        if (revision % 100 == 0) check_seek(m, tree_root(t), (unsigned)(random_next(&seed) % m->n));
         assert_int_equal(tree_count(t), m->count);
     }
     for (unsigned i = 0; i < VIEWS; i++)
