@@ -66,6 +66,8 @@
 #define FILE_SIZE_MIN (HEAD_SIZE + SEAL_TAG + SUM_SIZE)
 #define IDENTITY_MAX  (KEYRING_MAX / 2)
 
+static const uint8_t magic[MAGIC_SIZE] = "CNCLVRNG"; /* without the NUL */
+
 /* One generation of the data encryption key. */
 struct generation {
     uint32_t number;    /* 1.. */
@@ -142,7 +144,7 @@ static enum err head_decode(const uint8_t *at, struct kek_params *out, struct wh
 RESULT keyring_outer_decode(struct span file, struct keyring_outer *out, struct why *why) {
     struct kek_params params;
     if (file.size < FILE_SIZE_MIN) return damaged(why, file.size, "the file ends too early");
-    if (memcmp(file.at, MAGIC, MAGIC_SIZE) != 0) return damaged(why, 0, "not a keyring");
+    if (memcmp(file.at, magic, MAGIC_SIZE) != 0) return damaged(why, 0, "not a keyring");
     if (!checksum_fits(file.at, AT_HEAD_SUM))
         return damaged(why, MAGIC_SIZE, "the checksum of the head (bytes 0 to 71) does not match");
     TRY(head_decode(file.at, &params, why));
@@ -236,7 +238,7 @@ static enum err sealer_of(const struct secret *kek, struct span id, struct seale
 
 static void head_encode(const struct lock *lock, size_t body, uint8_t at[HEAD_SIZE]) {
     memset(at, 0, HEAD_SIZE); /* no secret: a fresh buffer */
-    memcpy(at, MAGIC, MAGIC_SIZE);
+    memcpy(at, magic, MAGIC_SIZE);
     at[8] = VERSION;
     at[9] = (uint8_t)lock->params.kind;
     put_u32(at + AT_PASSES, lock->params.cost.passes);
@@ -303,7 +305,7 @@ static enum err load(struct disk *disk, struct buf *file, struct keyring_outer *
 
 RESULT keyring_kind(struct disk *disk, enum kek_kind *out, struct why *why) {
     struct buf file = buf_new(KEYRING_MAX);
-    struct keyring_outer outer;
+    struct keyring_outer outer = {0};
     hush(why);
     enum err e = load(disk, &file, &outer, why);
     if (e == OK) *out = outer.params.kind;
@@ -405,7 +407,7 @@ RESULT keyring_open(struct disk *disk, struct kek kek, struct keyring **out, str
     struct keyring *k = keyring_new(disk);
     if (k == NULL) return told(ERR_NOMEM, why);
     struct buf file = buf_new(KEYRING_MAX);
-    struct keyring_outer outer;
+    struct keyring_outer outer = {0};
     bool extra = false;
     enum err e = load(disk, &file, &outer, why);
     if (e == OK) e = open_with(k, &outer, kek, &extra, why);

@@ -5,6 +5,7 @@
  * OpenSSL's private keys go to its own locked heap, which crypto_start sets up as well. */
 #include "crypto/secret.h"
 
+#include "crypto/base36.h"
 #include "crypto/limits.h"
 
 #include <pthread.h>
@@ -158,23 +159,10 @@ uint64_t random_u64(void) {
     return v;
 }
 
-/* Divides the big-endian number in `raw` by 36 in place and returns the remainder. */
-static unsigned divide_36(uint8_t *raw, size_t size) {
-    unsigned rest = 0;
-    for (size_t i = 0; i < size; i++) {
-        rest = rest << 8 | raw[i];
-        raw[i] = (uint8_t)(rest / 36);
-        rest %= 36;
-    }
-    return rest;
-}
-
 /* The low 25 digits of a 136-bit number: 129 bits, of which no value is more likely than another by
  * more than one percent. */
 void random_id(char out[26]) {
     uint8_t raw[17];
     randombytes_buf(raw, sizeof raw);
-    for (int i = 24; i >= 0; i--)
-        out[i] = "0123456789abcdefghijklmnopqrstuvwxyz"[divide_36(raw, sizeof raw)];
-    out[25] = '\0';
+    base36_text(raw, sizeof raw, out, 25);
 }

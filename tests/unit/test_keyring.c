@@ -637,51 +637,6 @@ static void running_out_of_memory_anywhere_leaves_a_whole_keyring(void **state) 
     }
 }
 
-static void unlock_keys_have_a_text_that_reads_back(void **state) {
-    (void)state;
-    char text[UNLOCK_KEY_TEXT];
-    struct secret *back;
-    for (int i = 0; i < 100; i++) {
-        struct secret *key;
-        assert_int_equal(secret_random(KEY_SIZE, &key), OK);
-        assert_int_equal(unlock_key_format(key, text), OK);
-        assert_int_equal(strlen(text), UNLOCK_KEY_TEXT - 1);
-        assert_int_equal(strncmp(text, "SWMKEY-1-", 9), 0);
-        assert_int_equal(unlock_key_parse(text, &back, NULL), OK);
-        assert_true(secret_equal(key, back));
-        secret_free(key);
-        secret_free(back);
-    }
-    static const uint8_t bytes[KEY_SIZE] = {0xfb, 0xff, 0xbf};
-    assert_int_equal(secret_new(bytes, KEY_SIZE, &back), OK);
-    assert_int_equal(unlock_key_format(back, text), OK);
-    assert_string_equal(text, "SWMKEY-1-+/+/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
-    secret_free(back);
-}
-
-static void other_texts_are_no_unlock_keys(void **state) {
-    (void)state;
-    static const char *const bad[] = {
-        "",
-        "SWMKEY-1-",
-        "SWMKEY-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",   /* 42 */
-        "SWMKEY-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", /* 44 */
-        "SWMKEY-2-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",  /* another version */
-        "SWMKEY-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB",  /* bits past the 256th */
-        "SWMKEY-1-AAAAAAAAAAAAAAAAAAAAA-AAAAAAAAAAAAAAAAAAAAA",  /* another alphabet */
-        "SWMKEY-1-AAAAAAAAAAAAAAAAAAAAA AAAAAAAAAAAAAAAAAAAAA",  /* a space */
-        "SWMKEY-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",  /* padding */
-        "swmkey-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-    };
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        struct secret *key = NULL;
-        struct why why = {0};
-        assert_int_equal(unlock_key_parse(bad[i], &key, &why), ERR_INVALID);
-        assert_true(why.text[0] != '\0');
-        assert_null(key);
-    }
-}
-
 static void bodies_that_break_a_rule_are_refused(void **state) {
     (void)state;
     struct keyring_body out;
@@ -802,8 +757,6 @@ int main(void) {
         CASE(a_crash_while_creating_leaves_none_or_a_whole_one),
         CASE(a_full_disk_refuses_and_later_goes_on),
         CASE(running_out_of_memory_anywhere_leaves_a_whole_keyring),
-        CASE(unlock_keys_have_a_text_that_reads_back),
-        CASE(other_texts_are_no_unlock_keys),
         CASE(bodies_that_break_a_rule_are_refused),
         CASE(a_forged_head_is_refused),
         CASE(many_threads_may_use_one_keyring),
