@@ -47,6 +47,7 @@ struct gc_node {
     struct gc_write writes[GC_WRITES]; /* in order */
     size_t n_writes;                   /* under way */
     uint64_t applied;                  /* last index */
+    uint64_t told;                     /* CHANGEs up to here were told to the guard as committed */
     uint64_t conf_index;               /* of conf */
     uint8_t conf[GC_CONF];             /* configuration as of applied */
     size_t conf_size;                  /* its bytes */
@@ -101,6 +102,9 @@ void cluster_drop_at(struct cluster *c, size_t i);
 /* The first message of this type from, to (0: any), or -1. */
 int cluster_find(const struct cluster *c, int type, uint64_t from, uint64_t to);
 bool cluster_deliver(struct cluster *c, int type, uint64_t from, uint64_t to);
+/* Puts a made-up message at the end of the queue: n entries, copied; server_id is not looked at. */
+void cluster_push(struct cluster *c, uint64_t from, uint64_t to, const struct raft_message *m,
+                  struct entry *const *entries, unsigned n);
 size_t cluster_drop(struct cluster *c, int type, uint64_t from, uint64_t to); /* all; type 0: any */
 void cluster_quiet(struct cluster *c); /* delivers and writes until nothing is left */
 void cluster_cut(struct cluster *c, uint64_t id, bool cut); /* a node off, on the network */
