@@ -209,6 +209,8 @@ enum err restore_bytes(struct machine_restore *r, struct span bytes) {
     return r->failed;
 }
 
+const struct state *restore_state(const struct machine_restore *r) { return &r->state; }
+
 /* --- the end ------------------------------------------------------------------------------------
  */
 

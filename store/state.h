@@ -64,6 +64,7 @@ enum err store_restore(struct machine *m, struct machine_restore **out);
 enum err restore_bytes(struct machine_restore *r, struct span bytes);
 enum err restore_end(struct machine_restore *r, const uint8_t hash[STATE_HASH_SIZE]);
 void restore_abort(struct machine_restore *r);
+const struct state *restore_state(const struct machine_restore *r); /* as far as it is built */
 
 /* The image's bytes, shared by image.c and restore.c; meaning: top of image.c. */
 #define IMAGE_MAGIC       "CCLSTATE"

@@ -7,8 +7,9 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define TIDY_AT_ONCE 16384 /* items freed by the call that frees a view; the rest goes in passing  \
-                            */
+#define TIDY_AT_ONCE                                                                               \
+    16384 /* items freed by the call that frees a view; the rest goes in passing                   \
+           */
 
 static void *grave_at(uintptr_t entry) { return (void *)(entry & ~(uintptr_t)3); }
 
