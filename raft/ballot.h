@@ -28,6 +28,8 @@ RESULT ballot_open(struct disk *disk, struct keyring *keys, const struct identit
                    enum seal_alg alg, struct ballot **out, struct why *why);
 void ballot_close(struct ballot *b);
 
+/* ERR_INTERNAL for a lower term or another vote in a term: it can't be taken back. After a failed
+ * write (any error but these and ERR_NOMEM) nothing is ever written again: the node stops. */
 void ballot_get(struct ballot *b, uint64_t *term, uint64_t *vote);
 RESULT ballot_vote(struct ballot *b, uint64_t term, uint64_t vote, struct why *why);
 struct watermark ballot_watermark(struct ballot *b);
@@ -35,6 +37,8 @@ RESULT ballot_mark(struct ballot *b, const struct watermark *w, struct why *why)
 /* A count of writes, never decreasing; the log and the snapshots carry the one they saw, so that an
  * older copy of this file is found out. ballot_require refuses to go on below `count`. */
 uint64_t ballot_count(struct ballot *b);
+RESULT ballot_require(struct ballot *b, uint64_t count, const char *path,
+                      struct why *why);                  /* `path` saw it */
 RESULT ballot_reseal(struct ballot *b, struct why *why); /* both slots under the current DEK */
 uint32_t ballot_oldest_generation(struct ballot *b);
 

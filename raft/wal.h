@@ -60,6 +60,11 @@ void wal_close(struct wal *w); /* after a clean stop call wal_mark first */
  * durable on return. Any error but ERR_NOSPACE is final: the node stops. After ERR_NOSPACE nothing
  * was written. */
 RESULT wal_append(struct wal *w, struct entry *const *entries, size_t n, struct why *why);
+/* How many of the entries, from the first on, one record holds: the most that wal_append takes at
+ * once (more is ERR_TOO_LARGE, nothing written). 0: the first one alone is too large for a segment.
+ */
+size_t wal_batch(const struct wal *w, struct entry *const *entries, size_t n);
+/* As with append: ERR_NOSPACE leaves everything as it was, any other error is final. */
 RESULT wal_truncate(struct wal *w, uint64_t from_index,
                     struct why *why); /* drops >= from_index; durable */
 /* The log now begins after `index`: after an installed snapshot, everything goes. Durable. */
