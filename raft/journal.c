@@ -101,7 +101,7 @@ static void release_work(struct journal_work *w) {
     for (size_t i = 0; i < w->n; i++)
         entry_drop(w->entries[i]);
     w->n = 0;
-    w->written = false;
+    w->written = 0;
 }
 
 void journal_close(struct journal *l) {
@@ -166,9 +166,10 @@ static void run_work(struct job *job) {
         w->reset = false;
         w->truncate = 0;
     }
-    if (w->error == OK && w->n > 0 && !w->written) {
-        w->error = wal_append(l->wal, w->entries, w->n, &w->why);
-        w->written = w->error == OK;
+    while (w->error == OK && w->written < w->n) {
+        size_t n = wal_batch(l->wal, w->entries + w->written, w->n - w->written);
+        w->error = wal_append(l->wal, w->entries + w->written, n, &w->why);
+        if (w->error == OK) w->written += n;
     }
     if (w->error == OK && w->roll) w->error = wal_roll(l->wal, &w->why);
     if (w->error == OK && w->compact != 0) w->error = wal_compact(l->wal, w->compact, &w->why);

@@ -30,7 +30,7 @@ struct journal_work {
     uint64_t reset_index;
     uint64_t compact;       /* remove what is not above it; 0: nothing */
     bool roll, mark;        /* wal_roll, wal_mark */
-    bool written;           /* the entries are on disk: a retry skips them */
+    size_t written;         /* of the entries: a retry goes on behind them */
     struct entry **entries; /* held references, consecutive */
     size_t n, room;
     enum err error; /* outcome */
