@@ -348,7 +348,7 @@ static bool root_build(X509 *cert, EVP_PKEY *key, const char *cluster_id) {
 
 RESULT x509_root(const struct secret *key_pem, const char *cluster_id, struct buf *out_pem,
                  struct why *why) {
-    EVP_PKEY *key;
+    EVP_PKEY *key = NULL;
     TRY(check_name("cluster id", cluster_id, why));
     TRY(pkey_parse(key_pem, &key, why));
     X509 *cert = cert_new(key);
@@ -363,7 +363,7 @@ RESULT x509_root(const struct secret *key_pem, const char *cluster_id, struct bu
 
 RESULT x509_request(const struct secret *key_pem, const char *cn, struct buf *out_pem,
                     struct why *why) {
-    EVP_PKEY *key;
+    EVP_PKEY *key = NULL;
     TRY(check_name("name", cn, why));
     TRY(pkey_parse(key_pem, &key, why));
     X509_REQ *request = X509_REQ_new();
@@ -464,7 +464,7 @@ RESULT x509_issue(const struct secret *root_key_pem, struct span root_pem, struc
                   const struct x509_subject *subject, int64_t now_s, int64_t validity_s,
                   struct buf *out_pem, struct why *why) {
     struct issuer issuer;
-    EVP_PKEY *key;
+    EVP_PKEY *key = NULL;
     TRY(check_name("CN", subject->cn, why));
     TRY(check_name("OU", subject->ou, why));
     TRY(check_name("O", subject->o, why));
@@ -556,7 +556,7 @@ RESULT x509_verify(struct span root_pem, struct span cert_pem, int64_t now_s,
 
 RESULT x509_key_matches(struct span cert_pem, const struct secret *key_pem, struct why *why) {
     X509 *cert;
-    EVP_PKEY *key;
+    EVP_PKEY *key = NULL;
     TRY(cert_parse(cert_pem, "certificate", &cert, why));
     enum err e = pkey_parse(key_pem, &key, why);
     if (e == OK) {
