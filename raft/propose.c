@@ -80,12 +80,18 @@ RESULT replica_propose(struct replica *r, struct proposal *p) {
 
 /* --- the leader's side: entries --- */
 
+/* A record of the log must hold the entry, also where segments are small. */
+static size_t entry_max(const struct replica *r) {
+    uint64_t most = r->config.segment_size / 4;
+    return most < ENTRY_MAX ? (size_t)most : (size_t)ENTRY_MAX;
+}
+
 static size_t count_commands(const struct replica *r, size_t *bytes) {
-    size_t n = 0;
+    size_t n = 0, most = entry_max(r);
     *bytes = 0;
     for (const struct proposal *p = r->inbox.head; p != NULL; p = p->next) {
         size_t more = p->command.size + COMMAND_OVERHEAD;
-        if (n > 0 && (*bytes + more > ENTRY_MAX || n == ENTRY_COMMANDS_MAX)) break;
+        if (n > 0 && (*bytes + more > most || n == ENTRY_COMMANDS_MAX)) break;
         *bytes += more;
         n++;
     }

@@ -660,6 +660,7 @@ RESULT replica_open(const struct replica_env *env, const struct replica_config *
     r->files = (struct snapshot_options){
         .disk = env->disk, .keys = env->keys, .identity = config->identity, .alg = config->alg};
     r->result = buf_new(RESULT_MAX);
+    r->next_id = random_u64() >> 1; /* an answer to an earlier life's question is nobody's */
     propose_start(r);
     reads_start(r);
     replica_enter(r);
