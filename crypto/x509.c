@@ -482,7 +482,7 @@ RESULT x509_issue(const struct secret *root_key_pem, struct span root_pem, struc
 
 /* --- verifying --- */
 
-RESULT store_new(struct span root_pem, X509_STORE **out, struct why *why) {
+RESULT trust_new(struct span root_pem, X509_STORE **out, struct why *why) {
     STACK_OF(X509) * roots;
     TRY(certs_parse(root_pem, "root certificate", &roots, why));
     X509_STORE *store = X509_STORE_new();
@@ -544,7 +544,7 @@ RESULT x509_verify(struct span root_pem, struct span cert_pem, int64_t now_s,
     X509_STORE *store;
     enum err e = certs_parse(cert_pem, "certificate", &certs, why);
     if (e != OK) return e == ERR_INVALID ? ERR_CERTIFICATE : e;
-    e = store_new(root_pem, &store, why);
+    e = trust_new(root_pem, &store, why);
     if (e == OK) {
         e = chain_verify(store, certs, now_s, why);
         if (e == OK) e = subject_read(sk_X509_value(certs, 0), out, why);

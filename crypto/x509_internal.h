@@ -18,7 +18,7 @@ void certs_free(STACK_OF(X509) * certs);
 RESULT cert_write(X509 *cert, struct buf *out_pem); /* appends */
 
 /* A store that trusts the roots and checks strictly; the caller frees. */
-RESULT store_new(struct span root_pem, X509_STORE **out, struct why *why);
+RESULT trust_new(struct span root_pem, X509_STORE **out, struct why *why);
 
 /* CN, OU and O, each there once and of permitted characters; ERR_CERTIFICATE. */
 RESULT subject_read(X509 *cert, struct x509_subject *out, struct why *why);
