@@ -51,13 +51,22 @@ static struct inner *take_inner(struct tree *t, uint64_t born) {
 }
 
 /* The shortest key that is above `left` and not above `right`. */
-static struct separator *separator_new(struct span left, struct span right, uint64_t born) {
+static RESULT reserve_separator(struct tree *t, struct span left, struct span right,
+                                uint64_t born) {
     size_t size = common_prefix(left, right) + 1;
     struct separator *s = malloc(sizeof *s + size);
-    if (s == NULL) return NULL;
+    if (s == NULL) return ERR_NOMEM;
     s->born = born;
     s->size = (uint16_t)size;
     memcpy(s->bytes, right.at, size);
+    t->spare_separator = s;
+    return OK;
+}
+
+static struct separator *take_separator(struct tree *t) {
+    struct separator *s = t->spare_separator;
+    assert(s != NULL);
+    t->spare_separator = NULL;
     return s;
 }
 
@@ -281,12 +290,11 @@ static RESULT put_split(struct tree *t, struct tree_path *path, struct item *ite
     struct leaf *full = leaf_of(path->step[last].node);
     unsigned cut = cut_of(path, last, at);
     TRY(reserve_put(t, path, splits));
-    struct separator *s = separator_new(item_key(item_with(full, cut - 1, at, item)),
-                                        item_key(item_with(full, cut, at, item)), item_born(item));
-    if (s == NULL) return ERR_NOMEM;
+    TRY(reserve_separator(t, item_key(item_with(full, cut - 1, at, item)),
+                          item_key(item_with(full, cut, at, item)), item_born(item)));
     own_path(t, path, item_born(item));
     struct leaf *right = split_leaf(t, leaf_of(path->step[last].node), cut, at, item);
-    insert_above(t, path, last, s, &right->node, item_born(item));
+    insert_above(t, path, last, take_separator(t), &right->node, item_born(item));
     return OK;
 }
 

@@ -67,6 +67,7 @@ struct tree {
     struct graves *unsorted;      /* blocks of freed views: to be freed or given to older views */
     struct leaf *spare_leaves[2]; /* made before a change, so that it can't fail */
     struct inner *spare_inners[2 * TREE_DEPTH_MAX]; /* the same */
+    struct separator *spare_separator;              /* the same; NULL but during a split */
     unsigned n_leaves, n_inners;                    /* of the spares */
 };
 

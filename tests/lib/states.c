@@ -1,4 +1,6 @@
-/* The implementation of states.h. */
+/* The implementation of states.h: how random commands are chosen, and the machine's functions
+ * called the way the replica calls them. Most random commands are puts and deletes of few keys, so
+ * that they meet each other. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
