@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static void *keep(struct cluster *c, size_t size) {
+static void *keep(struct guards *c, size_t size) {
     if (c->n_garbage == c->garbage_room) {
         c->garbage_room = c->garbage_room * 2 + 64;
         c->garbage = realloc(c->garbage, c->garbage_room * sizeof *c->garbage);
@@ -22,8 +22,8 @@ static void *keep(struct cluster *c, size_t size) {
             snprintf((c)->violation, sizeof(c)->violation, __VA_ARGS__);                           \
     } while (0)
 
-struct entry *cluster_entry(struct cluster *c, uint64_t index, uint64_t term, enum entry_type type,
-                            struct span data) {
+struct entry *guards_entry(struct guards *c, uint64_t index, uint64_t term, enum entry_type type,
+                           struct span data) {
     struct entry *e = keep(c, sizeof *e + data.size);
     e->index = index;
     e->term = term;
@@ -34,7 +34,7 @@ struct entry *cluster_entry(struct cluster *c, uint64_t index, uint64_t term, en
     return e;
 }
 
-struct span cluster_conf(struct cluster *c, const struct raft_configuration *conf) {
+struct span guards_conf(struct guards *c, const struct raft_configuration *conf) {
     struct raft_buffer buf;
     int rv = raft_configuration_encode(conf, &buf);
     assert(rv == 0 && buf.len <= GC_CONF);
@@ -73,7 +73,7 @@ static struct entry *given(struct gc_node *n, uint64_t index, const struct raft_
     if (shell->type != RAFT_BARRIER)
         violate(n->c, "node %llu is given entry %llu of nobody", (unsigned long long)n->id,
                 (unsigned long long)index);
-    return cluster_entry(n->c, index, shell->term, ENTRY_BARRIER, (struct span){0});
+    return guards_entry(n->c, index, shell->term, ENTRY_BARRIER, (struct span){0});
 }
 
 static void take_entries(struct gc_node *n, const struct raft_update *u) {
@@ -121,15 +121,15 @@ static void send_snapshot(struct gc_node *n, struct gc_message *q) {
     guard_snapshot_stream(n->g, q->to, true);
 }
 
-static void queue_free(struct cluster *c, size_t i) {
+static void queue_free(struct guards *c, size_t i) {
     free(c->queue[i]);
     memmove(&c->queue[i], &c->queue[i + 1], (c->n_queue - i - 1) * sizeof(void *));
     c->n_queue--;
 }
 
 static void send_one(struct gc_node *n, const struct raft_message *m) {
-    struct cluster *c = n->c;
-    if (c->n_queue == GC_QUEUE) cluster_drop_at(c, 0);
+    struct guards *c = n->c;
+    if (c->n_queue == GC_QUEUE) guards_drop_at(c, 0);
     struct gc_message *q = calloc(1, sizeof *q);
     assert(q != NULL);
     q->from = n->id;
@@ -140,8 +140,8 @@ static void send_one(struct gc_node *n, const struct raft_message *m) {
     c->queue[c->n_queue++] = q;
 }
 
-void cluster_push(struct cluster *c, uint64_t from, uint64_t to, const struct raft_message *m,
-                  struct entry *const *entries, unsigned n) {
+void guards_push(struct guards *c, uint64_t from, uint64_t to, const struct raft_message *m,
+                 struct entry *const *entries, unsigned n) {
     struct gc_message *q = calloc(1, sizeof *q);
     assert(q != NULL && c->n_queue < GC_QUEUE);
     q->from = from;
@@ -162,7 +162,7 @@ static void begin_install(struct gc_node *n, const struct raft_update *u) {
 
 /* A leader has every committed entry. */
 static void check_leader(struct gc_node *n) {
-    struct cluster *c = n->c;
+    struct guards *c = n->c;
     uint64_t term = guard_raft(n->g)->current_term;
     if (term >= GC_TERMS) return;
     if (c->leader[term] != 0 && c->leader[term] != n->id)
@@ -178,7 +178,7 @@ static void check_leader(struct gc_node *n) {
 }
 
 static void apply_one(struct gc_node *n, uint64_t index) {
-    struct cluster *c = n->c;
+    struct guards *c = n->c;
     const struct entry *e = hook_entry(n, index);
     if (e == NULL) {
         violate(c, "node %llu applies entry %llu, which it has not", (unsigned long long)n->id,
@@ -222,7 +222,7 @@ static enum err hook_update(void *ctx, const struct raft_update *u) {
 
 /* ---- life ---- */
 
-static struct span first_conf(struct cluster *c, unsigned nodes, unsigned voters) {
+static struct span first_conf(struct guards *c, unsigned nodes, unsigned voters) {
     struct raft_configuration conf;
     raft_configuration_init(&conf);
     for (unsigned i = 1; i <= nodes; i++) {
@@ -231,18 +231,18 @@ static struct span first_conf(struct cluster *c, unsigned nodes, unsigned voters
         int rv = raft_configuration_add(&conf, i, address, i <= voters ? RAFT_VOTER : RAFT_STANDBY);
         assert(rv == 0);
     }
-    struct span s = cluster_conf(c, &conf);
+    struct span s = guards_conf(c, &conf);
     raft_configuration_close(&conf);
     return s;
 }
 
-struct cluster *cluster_new(unsigned nodes, unsigned voters, uint32_t away, unsigned seed) {
-    struct cluster *c = calloc(1, sizeof *c);
+struct guards *guards_new(unsigned nodes, unsigned voters, uint32_t away, unsigned seed) {
+    struct guards *c = calloc(1, sizeof *c);
     assert(c != NULL && nodes < GC_NODES);
     c->away = away;
     c->seed = seed;
     c->now = 100000;
-    struct entry *e = cluster_entry(c, 1, 1, ENTRY_CHANGE, first_conf(c, nodes, voters));
+    struct entry *e = guards_entry(c, 1, 1, ENTRY_CHANGE, first_conf(c, nodes, voters));
     for (uint64_t id = 1; id < GC_NODES; id++) {
         struct gc_node *n = &c->nodes[id];
         n->c = c;
@@ -256,7 +256,7 @@ struct cluster *cluster_new(unsigned nodes, unsigned voters, uint32_t away, unsi
     return c;
 }
 
-void cluster_forget(struct cluster *c, uint64_t id) {
+void guards_forget(struct guards *c, uint64_t id) {
     struct gc_node *n = &c->nodes[id];
     assert(n->g == NULL);
     n->term = n->vote = 0;
@@ -265,9 +265,9 @@ void cluster_forget(struct cluster *c, uint64_t id) {
     n->snapshot = (struct gc_snapshot){0};
 }
 
-void cluster_free(struct cluster *c) {
+void guards_free(struct guards *c) {
     for (uint64_t id = 1; id < GC_NODES; id++)
-        cluster_crash(c, id);
+        guards_crash(c, id);
     while (c->n_queue > 0)
         queue_free(c, c->n_queue - 1);
     for (size_t i = 0; i < c->n_garbage; i++)
@@ -288,7 +288,7 @@ static void load_disk(struct gc_node *n) {
     if (n->applied > 0) node_conf(n, n->snapshot.meta.conf_index, n->snapshot.meta.conf);
 }
 
-void cluster_start(struct cluster *c, uint64_t id) {
+void guards_start(struct guards *c, uint64_t id) {
     struct gc_node *n = &c->nodes[id];
     struct guard_hooks hooks = {n, hook_persist, hook_update, hook_entry};
     assert(n->g == NULL);
@@ -316,15 +316,15 @@ void cluster_start(struct cluster *c, uint64_t id) {
     enum err e = guard_open(&s, &hooks, &n->g, &why);
     if (e != OK) violate(c, "node %llu does not start: %s", (unsigned long long)id, why.text);
     if (e != OK) n->g = NULL;
-    if (!c->lazy_disk && n->g != NULL) cluster_write_all(c, id);
+    if (!c->lazy_disk && n->g != NULL) guards_write_all(c, id);
 }
 
-void cluster_start_all(struct cluster *c) {
+void guards_start_all(struct guards *c) {
     for (uint64_t id = 1; id < GC_NODES; id++)
-        if (c->nodes[id].g == NULL && c->nodes[id].term > 0) cluster_start(c, id);
+        if (c->nodes[id].g == NULL && c->nodes[id].term > 0) guards_start(c, id);
 }
 
-void cluster_crash(struct cluster *c, uint64_t id) {
+void guards_crash(struct guards *c, uint64_t id) {
     struct gc_node *n = &c->nodes[id];
     guard_close(n->g);
     n->g = NULL;
@@ -353,7 +353,7 @@ static enum err after(struct gc_node *n, enum err e) {
     n->n_in = 0;
     if (tell_committed(n) != OK)
         violate(n->c, "node %llu takes no configuration", (unsigned long long)n->id);
-    if (!n->c->lazy_disk) cluster_write_all(n->c, n->id);
+    if (!n->c->lazy_disk) guards_write_all(n->c, n->id);
     return e;
 }
 
@@ -377,7 +377,7 @@ static void write_install(struct gc_node *n) {
     (void)after(n, guard_snapshot_installed(n->g, n->c->now, &meta));
 }
 
-bool cluster_write(struct cluster *c, uint64_t id) {
+bool guards_write(struct guards *c, uint64_t id) {
     struct gc_node *n = &c->nodes[id];
     if (n->n_writes == 0) return false;
     struct gc_write w = n->writes[0];
@@ -389,12 +389,12 @@ bool cluster_write(struct cluster *c, uint64_t id) {
     return true;
 }
 
-void cluster_write_all(struct cluster *c, uint64_t id) {
-    while (cluster_write(c, id)) {
+void guards_write_all(struct guards *c, uint64_t id) {
+    while (guards_write(c, id)) {
     }
 }
 
-void cluster_snapshot(struct cluster *c, uint64_t id, unsigned trailing) {
+void guards_snapshot(struct guards *c, uint64_t id, unsigned trailing) {
     struct gc_node *n = &c->nodes[id];
     if (n->applied == 0 || guard_installing(n->g) || n->applied <= n->snapshot.meta.index) return;
     uint64_t term = guard_term_of(n->g, n->applied);
@@ -410,7 +410,7 @@ void cluster_snapshot(struct cluster *c, uint64_t id, unsigned trailing) {
 
 /* ---- network ---- */
 
-static void stream_ends(struct cluster *c, const struct gc_message *q) {
+static void stream_ends(struct guards *c, const struct gc_message *q) {
     if (q->m.type != RAFT_INSTALL_SNAPSHOT || c->nodes[q->from].g == NULL) return;
     guard_snapshot_stream(c->nodes[q->from].g, q->to, false);
 }
@@ -442,7 +442,7 @@ static void receive(struct gc_node *n, struct gc_message *q) {
     (void)after(n, guard_receive(n->g, n->c->now, &q->m, q->entries));
 }
 
-void cluster_deliver_at(struct cluster *c, size_t i) {
+void guards_deliver_at(struct guards *c, size_t i) {
     struct gc_message *q = c->queue[i];
     struct gc_node *n = &c->nodes[q->to];
     memmove(&c->queue[i], &c->queue[i + 1], (c->n_queue - i - 1) * sizeof q);
@@ -452,7 +452,7 @@ void cluster_deliver_at(struct cluster *c, size_t i) {
     free(q);
 }
 
-void cluster_copy_at(struct cluster *c, size_t i) {
+void guards_copy_at(struct guards *c, size_t i) {
     if (c->n_queue == GC_QUEUE) return;
     struct gc_message *q = malloc(sizeof *q);
     assert(q != NULL);
@@ -460,12 +460,12 @@ void cluster_copy_at(struct cluster *c, size_t i) {
     c->queue[c->n_queue++] = q;
 }
 
-void cluster_drop_at(struct cluster *c, size_t i) {
+void guards_drop_at(struct guards *c, size_t i) {
     stream_ends(c, c->queue[i]);
     queue_free(c, i);
 }
 
-int cluster_find(const struct cluster *c, int type, uint64_t from, uint64_t to) {
+int guards_find(const struct guards *c, int type, uint64_t from, uint64_t to) {
     for (size_t i = 0; i < c->n_queue; i++) {
         const struct gc_message *q = c->queue[i];
         if (type != 0 && (int)q->m.type != type) continue;
@@ -474,52 +474,52 @@ int cluster_find(const struct cluster *c, int type, uint64_t from, uint64_t to) 
     return -1;
 }
 
-bool cluster_deliver(struct cluster *c, int type, uint64_t from, uint64_t to) {
-    int i = cluster_find(c, type, from, to);
-    if (i >= 0) cluster_deliver_at(c, (size_t)i);
+bool guards_deliver(struct guards *c, int type, uint64_t from, uint64_t to) {
+    int i = guards_find(c, type, from, to);
+    if (i >= 0) guards_deliver_at(c, (size_t)i);
     return i >= 0;
 }
 
-size_t cluster_drop(struct cluster *c, int type, uint64_t from, uint64_t to) {
+size_t guards_drop(struct guards *c, int type, uint64_t from, uint64_t to) {
     size_t n = 0;
-    for (int i = cluster_find(c, type, from, to); i >= 0; i = cluster_find(c, type, from, to)) {
-        cluster_drop_at(c, (size_t)i);
+    for (int i = guards_find(c, type, from, to); i >= 0; i = guards_find(c, type, from, to)) {
+        guards_drop_at(c, (size_t)i);
         n++;
     }
     return n;
 }
 
-void cluster_quiet(struct cluster *c) {
+void guards_quiet(struct guards *c) {
     for (unsigned round = 0; round < 20000; round++) {
         bool busy = false;
         for (uint64_t id = 1; id < GC_NODES; id++)
-            if (c->nodes[id].g != NULL) busy |= cluster_write(c, id);
+            if (c->nodes[id].g != NULL) busy |= guards_write(c, id);
         if (c->n_queue > 0)
-            cluster_deliver_at(c, 0);
+            guards_deliver_at(c, 0);
         else if (!busy)
             return;
     }
     violate(c, "messages never end");
 }
 
-void cluster_cut(struct cluster *c, uint64_t id, bool cut) {
+void guards_cut(struct guards *c, uint64_t id, bool cut) {
     for (uint64_t other = 1; other < GC_NODES; other++)
         c->cut[id][other] = c->cut[other][id] = cut && other != id;
 }
 
 /* ---- time ---- */
 
-void cluster_timeout(struct cluster *c, uint64_t id) {
+void guards_timeout(struct guards *c, uint64_t id) {
     struct gc_node *n = &c->nodes[id];
     uint64_t due = guard_timer_ms(n->g, c->now);
     if (due > c->now) c->now = due;
     (void)after(n, guard_timeout(n->g, c->now));
 }
 
-void cluster_run(struct cluster *c, uint64_t ms) {
+void guards_run(struct guards *c, uint64_t ms) {
     uint64_t end = c->now + ms;
     while (c->now < end && c->violation[0] == '\0') {
-        cluster_quiet(c);
+        guards_quiet(c);
         uint64_t next = end;
         for (uint64_t id = 1; id < GC_NODES; id++) {
             if (c->nodes[id].g == NULL) continue;
@@ -531,19 +531,19 @@ void cluster_run(struct cluster *c, uint64_t ms) {
             if (c->nodes[id].g != NULL)
                 (void)after(&c->nodes[id], guard_timeout(c->nodes[id].g, c->now));
     }
-    cluster_quiet(c);
+    guards_quiet(c);
 }
 
-bool cluster_elect(struct cluster *c, uint64_t id) {
+bool guards_elect(struct guards *c, uint64_t id) {
     for (unsigned tries = 0; tries < 8; tries++) {
-        cluster_timeout(c, id);
-        cluster_quiet(c);
+        guards_timeout(c, id);
+        guards_quiet(c);
         if (guard_raft(c->nodes[id].g)->state == RAFT_LEADER) return true;
     }
     return false;
 }
 
-struct gc_node *cluster_leader(struct cluster *c) {
+struct gc_node *guards_leader(struct guards *c) {
     struct gc_node *best = NULL;
     for (uint64_t id = 1; id < GC_NODES; id++) {
         struct gc_node *n = &c->nodes[id];
@@ -562,18 +562,18 @@ static enum err give(struct gc_node *n, struct entry *e, bool change) {
     return after(n, change ? guard_change(n->g, n->c->now, e) : guard_submit(n->g, n->c->now, e));
 }
 
-enum err cluster_submit(struct cluster *c, uint64_t id) {
+enum err guards_submit(struct guards *c, uint64_t id) {
     struct gc_node *n = &c->nodes[id];
     uint64_t number = ++c->payload;
     uint64_t index = guard_last_index(n->g) + 1;
     if (index >= GC_LOG) return ERR_BUSY;
     return give(n,
-                cluster_entry(c, index, guard_raft(n->g)->current_term, ENTRY_COMMAND,
-                              span_of(&number, sizeof number)),
+                guards_entry(c, index, guard_raft(n->g)->current_term, ENTRY_COMMAND,
+                             span_of(&number, sizeof number)),
                 false);
 }
 
-enum err cluster_change(struct cluster *c, uint64_t id, uint64_t server, int role) {
+enum err guards_change(struct guards *c, uint64_t id, uint64_t server, int role) {
     struct gc_node *n = &c->nodes[id];
     const struct raft *r = guard_raft(n->g);
     struct raft_configuration conf;
@@ -589,15 +589,14 @@ enum err cluster_change(struct cluster *c, uint64_t id, uint64_t server, int rol
     char address[16];
     snprintf(address, sizeof address, "node-%u", (unsigned)server);
     if (!known && role >= 0 && raft_configuration_add(&conf, server, address, role) != 0) abort();
-    struct span bytes = conf.n > 0 ? cluster_conf(c, &conf) : (struct span){0};
+    struct span bytes = conf.n > 0 ? guards_conf(c, &conf) : (struct span){0};
     raft_configuration_close(&conf);
     if (guard_last_index(n->g) + 1 >= GC_LOG) return ERR_BUSY;
-    return give(n,
-                cluster_entry(c, guard_last_index(n->g) + 1, r->current_term, ENTRY_CHANGE, bytes),
-                true);
+    return give(
+        n, guards_entry(c, guard_last_index(n->g) + 1, r->current_term, ENTRY_CHANGE, bytes), true);
 }
 
-bool cluster_same(struct cluster *c) {
+bool guards_same(struct guards *c) {
     for (uint64_t id = 1; id < GC_NODES; id++)
         if (c->nodes[id].g != NULL && c->nodes[id].applied != c->committed_max) return false;
     return true;

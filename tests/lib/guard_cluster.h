@@ -35,7 +35,7 @@ struct gc_write {
 
 struct gc_node {
     struct guard *g;                   /* NULL: down */
-    struct cluster *c;                 /* of */
+    struct guards *c;                  /* of */
     uint64_t id;                       /* own */
     struct entry *log[GC_LOG];         /* in memory, by index */
     uint64_t first, last;              /* of log */
@@ -64,7 +64,7 @@ struct gc_message {
     size_t conf_size;       /* its bytes */
 };
 
-struct cluster {
+struct guards {
     struct gc_node nodes[GC_NODES];        /* 0 is not used */
     uint64_t now;                          /* ms */
     uint32_t away;                         /* guards taken away */
@@ -85,45 +85,43 @@ struct cluster {
 
 /* `voters` of `nodes` servers vote, the rest are standbys; all know the first configuration. `away`
  * is a mask of guards. Nothing is started. */
-struct cluster *cluster_new(unsigned nodes, unsigned voters, uint32_t away, unsigned seed);
-void cluster_free(struct cluster *c);
-void cluster_forget(struct cluster *c,
-                    uint64_t id); /* the node is to be a joiner: it has nothing */
+struct guards *guards_new(unsigned nodes, unsigned voters, uint32_t away, unsigned seed);
+void guards_free(struct guards *c);
+void guards_forget(struct guards *c, uint64_t id); /* the node is to be a joiner: it has nothing */
 
-void cluster_start(struct cluster *c, uint64_t id); /* from its disk */
-void cluster_start_all(struct cluster *c);
-void cluster_crash(struct cluster *c, uint64_t id); /* loses writes under way */
+void guards_start(struct guards *c, uint64_t id); /* from its disk */
+void guards_start_all(struct guards *c);
+void guards_crash(struct guards *c, uint64_t id); /* loses writes under way */
 
-bool cluster_write(struct cluster *c, uint64_t id); /* the oldest write becomes durable */
-void cluster_write_all(struct cluster *c, uint64_t id);
-void cluster_deliver_at(struct cluster *c, size_t i); /* message i of the queue */
-void cluster_copy_at(struct cluster *c, size_t i);    /* the same again, at the end of the queue */
-void cluster_drop_at(struct cluster *c, size_t i);
+bool guards_write(struct guards *c, uint64_t id); /* the oldest write becomes durable */
+void guards_write_all(struct guards *c, uint64_t id);
+void guards_deliver_at(struct guards *c, size_t i); /* message i of the queue */
+void guards_copy_at(struct guards *c, size_t i);    /* the same again, at the end of the queue */
+void guards_drop_at(struct guards *c, size_t i);
 /* The first message of this type from, to (0: any), or -1. */
-int cluster_find(const struct cluster *c, int type, uint64_t from, uint64_t to);
-bool cluster_deliver(struct cluster *c, int type, uint64_t from, uint64_t to);
+int guards_find(const struct guards *c, int type, uint64_t from, uint64_t to);
+bool guards_deliver(struct guards *c, int type, uint64_t from, uint64_t to);
 /* Puts a made-up message at the end of the queue: n entries, copied; server_id is not looked at. */
-void cluster_push(struct cluster *c, uint64_t from, uint64_t to, const struct raft_message *m,
-                  struct entry *const *entries, unsigned n);
-size_t cluster_drop(struct cluster *c, int type, uint64_t from, uint64_t to); /* all; type 0: any */
-void cluster_quiet(struct cluster *c); /* delivers and writes until nothing is left */
-void cluster_cut(struct cluster *c, uint64_t id, bool cut); /* a node off, on the network */
+void guards_push(struct guards *c, uint64_t from, uint64_t to, const struct raft_message *m,
+                 struct entry *const *entries, unsigned n);
+size_t guards_drop(struct guards *c, int type, uint64_t from, uint64_t to); /* all; type 0: any */
+void guards_quiet(struct guards *c); /* delivers and writes until nothing is left */
+void guards_cut(struct guards *c, uint64_t id, bool cut); /* a node off, on the network */
 
 /* Waits for the node's timer and lets it expire. */
-void cluster_timeout(struct cluster *c, uint64_t id);
-void cluster_run(struct cluster *c, uint64_t ms); /* timers, writes and messages for so long */
+void guards_timeout(struct guards *c, uint64_t id);
+void guards_run(struct guards *c, uint64_t ms); /* timers, writes and messages for so long */
 /* Lets the node win an election: times out, all messages delivered. */
-bool cluster_elect(struct cluster *c, uint64_t id);
-struct gc_node *cluster_leader(struct cluster *c); /* in the highest term, NULL: none */
+bool guards_elect(struct guards *c, uint64_t id);
+struct gc_node *guards_leader(struct guards *c); /* in the highest term, NULL: none */
 
-enum err cluster_submit(struct cluster *c, uint64_t id);
+enum err guards_submit(struct guards *c, uint64_t id);
 /* Role of one server as the leader `id` sees it; -1 removes it, an unknown one is added. */
-enum err cluster_change(struct cluster *c, uint64_t id, uint64_t server, int role);
-struct span cluster_conf(struct cluster *c,
-                         const struct raft_configuration *conf); /* lives with c */
-struct entry *cluster_entry(struct cluster *c, uint64_t index, uint64_t term, enum entry_type type,
-                            struct span data);
-void cluster_snapshot(struct cluster *c, uint64_t id, unsigned trailing); /* as of applied */
-bool cluster_same(struct cluster *c); /* all nodes that are up have applied all that is committed */
+enum err guards_change(struct guards *c, uint64_t id, uint64_t server, int role);
+struct span guards_conf(struct guards *c, const struct raft_configuration *conf); /* lives with c */
+struct entry *guards_entry(struct guards *c, uint64_t index, uint64_t term, enum entry_type type,
+                           struct span data);
+void guards_snapshot(struct guards *c, uint64_t id, unsigned trailing); /* as of applied */
+bool guards_same(struct guards *c); /* all nodes that are up have applied all that is committed */
 
 #endif

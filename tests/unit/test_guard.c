@@ -12,13 +12,13 @@
 
 #include "tests/lib/guard_cluster.h"
 
-static struct span three(struct cluster *c) {
+static struct span three(struct guards *c) {
     return span_of(c->nodes[1].disk[1]->data, c->nodes[1].disk[1]->size);
 }
 
 /* A start of its own, with hooks that the cases bend. */
 struct bench {
-    struct cluster *c;         /* owns entries */
+    struct guards *c;          /* owns entries */
     struct entry *log[32];     /* by index */
     struct snapshot_meta meta; /* when used */
     struct guard_start start;  /* to be bent */
@@ -59,10 +59,10 @@ static enum err bench_open(struct bench *b) {
 
 static struct bench *bench_new(unsigned voters) {
     struct bench *b = test_calloc(1, sizeof *b);
-    b->c = cluster_new(3, voters, 0, 1);
+    b->c = guards_new(3, voters, 0, 1);
     b->log[1] = b->c->nodes[1].disk[1];
     for (uint64_t i = 2; i <= 10; i++)
-        b->log[i] = cluster_entry(b->c, i, i < 6 ? 1 : 2, ENTRY_COMMAND, span_str("x"));
+        b->log[i] = guards_entry(b->c, i, i < 6 ? 1 : 2, ENTRY_COMMAND, span_str("x"));
     b->meta = (struct snapshot_meta){5, 1, 1, three(b->c)};
     b->start = (struct guard_start){.id = 1,
                                     .term = 2,
@@ -77,7 +77,7 @@ static struct bench *bench_new(unsigned voters) {
 
 static void bench_free(struct bench *b) {
     guard_close(b->g);
-    cluster_free(b->c);
+    guards_free(b->c);
     test_free(b);
 }
 
@@ -121,15 +121,15 @@ static void sound_logs_start(void **state) {
 static void bend_hole(struct bench *b) { b->log[7] = NULL; }
 static void bend_index(struct bench *b) { b->log[7] = b->log[8]; }
 static void bend_terms(struct bench *b) {
-    b->log[7] = cluster_entry(b->c, 7, 1, ENTRY_COMMAND, span_str("x"));
+    b->log[7] = guards_entry(b->c, 7, 1, ENTRY_COMMAND, span_str("x"));
 }
 static void bend_term(struct bench *b) { b->start.term = 1; }
 static void bend_first(struct bench *b) { b->log[1] = b->log[2]; }
 static void bend_first_type(struct bench *b) {
-    b->log[1] = cluster_entry(b->c, 1, 1, ENTRY_COMMAND, span_str("x"));
+    b->log[1] = guards_entry(b->c, 1, 1, ENTRY_COMMAND, span_str("x"));
 }
 static void bend_change(struct bench *b) {
-    b->log[7] = cluster_entry(b->c, 7, 2, ENTRY_CHANGE, span_str("no configuration"));
+    b->log[7] = guards_entry(b->c, 7, 2, ENTRY_CHANGE, span_str("no configuration"));
 }
 static void bend_no_snapshot(struct bench *b) { b->start.first_index = 4; }
 static void bend_gap(struct bench *b) {
@@ -217,7 +217,7 @@ static void a_failed_hook_ends_the_node(void **state) {
     (void)state;
     struct bench *b = bench_new(1);
     assert_int_equal(bench_open(b), OK);
-    struct entry *e = cluster_entry(b->c, 12, 3, ENTRY_COMMAND, span_str("x"));
+    struct entry *e = guards_entry(b->c, 12, 3, ENTRY_COMMAND, span_str("x"));
     b->update = ERR_NOSPACE;
     assert_int_equal(guard_submit(b->g, 1000, e), ERR_NOSPACE);
     b->update = OK;
@@ -236,10 +236,10 @@ static void a_submission_has_its_place_in_the_log(void **state) {
     struct bench *b = bench_new(1);
     assert_int_equal(bench_open(b), OK);
     assert_int_equal(guard_last_index(b->g), 11); /* the barrier */
-    struct entry *index = cluster_entry(b->c, 13, 3, ENTRY_COMMAND, span_str("x"));
-    struct entry *term = cluster_entry(b->c, 12, 2, ENTRY_COMMAND, span_str("x"));
-    struct entry *change = cluster_entry(b->c, 12, 3, ENTRY_CHANGE, span_str("x"));
-    struct entry *good = cluster_entry(b->c, 12, 3, ENTRY_COMMAND, span_str("x"));
+    struct entry *index = guards_entry(b->c, 13, 3, ENTRY_COMMAND, span_str("x"));
+    struct entry *term = guards_entry(b->c, 12, 2, ENTRY_COMMAND, span_str("x"));
+    struct entry *change = guards_entry(b->c, 12, 3, ENTRY_CHANGE, span_str("x"));
+    struct entry *good = guards_entry(b->c, 12, 3, ENTRY_COMMAND, span_str("x"));
     assert_int_equal(guard_submit(b->g, 1000, index), ERR_INVALID);
     assert_int_equal(guard_submit(b->g, 1000, term), ERR_INVALID);
     assert_int_equal(guard_submit(b->g, 1000, change), ERR_INVALID);
@@ -256,7 +256,7 @@ static void a_follower_submits_and_transfers_nothing(void **state) {
     (void)state;
     struct bench *b = bench_new(3);
     assert_int_equal(bench_open(b), OK);
-    struct entry *e = cluster_entry(b->c, 11, 2, ENTRY_COMMAND, span_str("x"));
+    struct entry *e = guards_entry(b->c, 11, 2, ENTRY_COMMAND, span_str("x"));
     assert_int_equal(guard_submit(b->g, 1000, e), ERR_NOT_LEADER);
     assert_int_equal(guard_change(b->g, 1000, e), ERR_NOT_LEADER);
     assert_int_equal(guard_transfer(b->g, 1000, 2), ERR_NOT_LEADER);
@@ -277,13 +277,13 @@ static void transfers_name_another_voter(void **state) {
 
 static void a_running_transfer_makes_the_leader_busy(void **state) {
     (void)state;
-    struct cluster *c = cluster_new(3, 3, 0, 7);
-    cluster_start_all(c);
-    assert_true(cluster_elect(c, 1));
+    struct guards *c = guards_new(3, 3, 0, 7);
+    guards_start_all(c);
+    assert_true(guards_elect(c, 1));
     assert_int_equal(guard_transfer(c->nodes[1].g, c->now, 2), OK);
     assert_int_equal(guard_transfer(c->nodes[1].g, c->now, 3), ERR_BUSY);
-    assert_int_equal(cluster_submit(c, 1), ERR_BUSY);
-    cluster_free(c);
+    assert_int_equal(guards_submit(c, 1), ERR_BUSY);
+    guards_free(c);
 }
 
 static void snapshots_that_come_too_late_are_without_effect(void **state) {
@@ -310,14 +310,14 @@ static void snapshots_that_come_too_late_are_without_effect(void **state) {
 /* Each message is one that no member sends; none of them changes anything. */
 static void messages_that_no_member_sends_are_refused(void **state) {
     (void)state;
-    struct cluster *c = cluster_new(3, 3, 0, 7);
-    cluster_start_all(c);
-    assert_true(cluster_elect(c, 1));
-    cluster_run(c, 100);
+    struct guards *c = guards_new(3, 3, 0, 7);
+    guards_start_all(c);
+    assert_true(guards_elect(c, 1));
+    guards_run(c, 100);
     struct guard *g = c->nodes[1].g;
     uint64_t term = c->nodes[1].term;
-    struct entry *e = cluster_entry(c, 3, term + 1, ENTRY_COMMAND, span_str("x"));
-    struct entry *bad = cluster_entry(c, 3, term + 1, ENTRY_CHANGE, span_str("xxxxxxxx"));
+    struct entry *e = guards_entry(c, 3, term + 1, ENTRY_COMMAND, span_str("x"));
+    struct entry *bad = guards_entry(c, 3, term + 1, ENTRY_CHANGE, span_str("xxxxxxxx"));
     struct raft_message m[] = {
         {.type = RAFT_APPEND_ENTRIES, .append_entries = {.term = 0}},
         {.type = RAFT_APPEND_ENTRIES, .append_entries = {.term = UINT64_MAX}},
@@ -358,16 +358,16 @@ static void messages_that_no_member_sends_are_refused(void **state) {
     assert_int_equal(guard_receive(g, c->now, &append, &e), ERR_PROTOCOL);
     assert_int_equal(c->nodes[1].steps, steps);
     assert_int_equal(guard_raft(g)->state, RAFT_LEADER);
-    cluster_free(c);
+    guards_free(c);
 }
 
 static void a_conflict_below_commit_is_divergence(void **state) {
     (void)state;
-    struct cluster *c = cluster_new(3, 3, 0, 7);
-    cluster_start_all(c);
-    assert_true(cluster_elect(c, 1));
-    assert_int_equal(cluster_submit(c, 1), OK);
-    cluster_run(c, 100);
+    struct guards *c = guards_new(3, 3, 0, 7);
+    guards_start_all(c);
+    assert_true(guards_elect(c, 1));
+    assert_int_equal(guards_submit(c, 1), OK);
+    guards_run(c, 100);
     struct gc_node *n = &c->nodes[2];
     struct raft_message m = {.type = RAFT_APPEND_ENTRIES, .server_id = 3};
     m.append_entries.term = n->term + 1;
@@ -375,16 +375,16 @@ static void a_conflict_below_commit_is_divergence(void **state) {
     m.append_entries.prev_log_term = n->term + 1;
     assert_int_equal(guard_receive(n->g, c->now, &m, NULL), ERR_DIVERGED);
     assert_int_equal(guard_timeout(n->g, c->now + 9999), ERR_DIVERGED);
-    cluster_free(c);
+    guards_free(c);
 }
 
-static struct span sample(struct cluster *c) {
+static struct span sample(struct guards *c) {
     struct raft_configuration conf;
     raft_configuration_init(&conf);
     assert_int_equal(raft_configuration_add(&conf, 1, "10.0.0.1:2377", RAFT_VOTER), 0);
     assert_int_equal(raft_configuration_add(&conf, 2, "10.0.0.2:2377", RAFT_STANDBY), 0);
     assert_int_equal(raft_configuration_add(&conf, 3, "10.0.0.33:2377", RAFT_SPARE), 0);
-    struct span s = cluster_conf(c, &conf);
+    struct span s = guards_conf(c, &conf);
     raft_configuration_close(&conf);
     return s;
 }
@@ -393,7 +393,7 @@ static struct span sample(struct cluster *c) {
  * engine reads and writes the same. */
 static void damaged_configurations_never_reach_the_engine(void **state) {
     (void)state;
-    struct cluster *c = cluster_new(3, 3, 0, 7);
+    struct guards *c = guards_new(3, 3, 0, 7);
     struct span s = sample(c);
     uint8_t copy[256];
     assert_true(s.size <= sizeof copy);
@@ -408,11 +408,11 @@ static void damaged_configurations_never_reach_the_engine(void **state) {
             struct raft_buffer in = {copy, s.size};
             struct raft_configuration conf;
             assert_int_equal(raft_configuration_decode(&in, &conf), 0);
-            assert_true(span_equal(cluster_conf(c, &conf), span_of(copy, s.size)));
+            assert_true(span_equal(guards_conf(c, &conf), span_of(copy, s.size)));
             raft_configuration_close(&conf);
         }
     }
-    cluster_free(c);
+    guards_free(c);
 }
 
 static void every_guard_has_a_name_and_a_switch(void **state) {

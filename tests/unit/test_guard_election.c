@@ -11,37 +11,37 @@
 
 #include "tests/lib/guard_cluster.h"
 
-static struct cluster *led_by_one(unsigned nodes, unsigned voters, uint32_t away) {
-    struct cluster *c = cluster_new(nodes, voters, away, 7);
-    cluster_start_all(c);
-    assert_true(cluster_elect(c, 1));
-    cluster_run(c, 2 * GC_HEARTBEAT_MS);
+static struct guards *led_by_one(unsigned nodes, unsigned voters, uint32_t away) {
+    struct guards *c = guards_new(nodes, voters, away, 7);
+    guards_start_all(c);
+    assert_true(guards_elect(c, 1));
+    guards_run(c, 2 * GC_HEARTBEAT_MS);
     assert_string_equal(c->violation, "");
     return c;
 }
 
-static int state_of(struct cluster *c, uint64_t id) { return guard_raft(c->nodes[id].g)->state; }
+static int state_of(struct guards *c, uint64_t id) { return guard_raft(c->nodes[id].g)->state; }
 
 /* A sole voter sends an entry to its standby, crashes before it is on its own disk, and goes on. */
 static bool logs_agree_after_crash(uint32_t away) {
-    struct cluster *c = cluster_new(2, 1, away, 7);
-    cluster_start_all(c);
+    struct guards *c = guards_new(2, 1, away, 7);
+    guards_start_all(c);
     assert_int_equal(state_of(c, 1), RAFT_LEADER);
-    cluster_run(c, 100);
+    guards_run(c, 100);
     c->lazy_disk = true;
-    assert_int_equal(cluster_submit(c, 1), OK);
+    assert_int_equal(guards_submit(c, 1), OK);
     while (c->n_queue > 0)
-        cluster_deliver_at(c, 0);
-    cluster_write_all(c, 2);
-    cluster_crash(c, 1);
-    cluster_start(c, 1);
+        guards_deliver_at(c, 0);
+    guards_write_all(c, 2);
+    guards_crash(c, 1);
+    guards_start(c, 1);
     assert_int_equal(state_of(c, 1), RAFT_LEADER);
     c->lazy_disk = false;
     for (unsigned i = 0; i < 3; i++)
-        assert_int_equal(cluster_submit(c, 1), OK);
-    cluster_run(c, 500);
+        assert_int_equal(guards_submit(c, 1), OK);
+    guards_run(c, 500);
     bool agree = c->violation[0] == '\0';
-    cluster_free(c);
+    guards_free(c);
     return agree;
 }
 
@@ -54,24 +54,24 @@ static void a_sole_voter_leads_in_a_new_term_after_a_crash(void **state) {
 /* A sole voter that has seen a higher term is follower in it. Returns by how much the term rises
  * before it leads again. */
 static uint64_t terms_until_lead(uint32_t away) {
-    struct cluster *c = cluster_new(2, 1, away, 7);
-    cluster_start_all(c);
-    cluster_run(c, 100);
+    struct guards *c = guards_new(2, 1, away, 7);
+    guards_start_all(c);
+    guards_run(c, 100);
     for (unsigned i = 0; i < 5; i++)
-        assert_int_equal(cluster_submit(c, 1), OK);
-    cluster_snapshot(c, 1, 2);
+        assert_int_equal(guards_submit(c, 1), OK);
+    guards_snapshot(c, 1, 2);
     struct raft_message m = {.type = RAFT_APPEND_ENTRIES_RESULT};
     uint64_t term = m.append_entries_result.term = c->nodes[1].term + 7;
-    cluster_push(c, 2, 1, &m, NULL, 0);
-    cluster_deliver_at(c, c->n_queue - 1);
+    guards_push(c, 2, 1, &m, NULL, 0);
+    guards_deliver_at(c, c->n_queue - 1);
     assert_int_equal(state_of(c, 1), RAFT_FOLLOWER);
-    cluster_timeout(c, 1);
-    cluster_run(c, 500);
+    guards_timeout(c, 1);
+    guards_run(c, 500);
     assert_int_equal(state_of(c, 1), RAFT_LEADER);
     assert_string_equal(c->violation, "");
-    assert_true(cluster_same(c));
+    assert_true(guards_same(c));
     uint64_t risen = c->nodes[1].term - term;
-    cluster_free(c);
+    guards_free(c);
     return risen;
 }
 
@@ -83,23 +83,23 @@ static void a_sole_voter_leads_in_a_new_term_after_a_time_out(void **state) {
 
 /* Node 2 leads in a later term and says TIMEOUT_NOW to the sole voter by its own configuration. */
 static int state_after_timeout_now(uint32_t away) {
-    struct cluster *c = cluster_new(2, 1, away, 7);
-    cluster_start_all(c);
+    struct guards *c = guards_new(2, 1, away, 7);
+    guards_start_all(c);
     struct gc_node *n = &c->nodes[1];
     struct raft_message m = {.type = RAFT_APPEND_ENTRIES};
     m.append_entries.term = n->term + 1;
     m.append_entries.prev_log_index = n->last;
     m.append_entries.prev_log_term = guard_term_of(n->g, n->last);
-    cluster_push(c, 2, 1, &m, NULL, 0);
-    cluster_deliver_at(c, c->n_queue - 1);
+    guards_push(c, 2, 1, &m, NULL, 0);
+    guards_deliver_at(c, c->n_queue - 1);
     m = (struct raft_message){.type = RAFT_TIMEOUT_NOW};
     m.timeout_now.term = n->term;
     m.timeout_now.last_log_index = n->last;
     m.timeout_now.last_log_term = guard_term_of(n->g, n->last);
-    cluster_push(c, 2, 1, &m, NULL, 0);
-    cluster_deliver_at(c, c->n_queue - 1);
+    guards_push(c, 2, 1, &m, NULL, 0);
+    guards_deliver_at(c, c->n_queue - 1);
     int state = state_of(c, 1);
-    cluster_free(c);
+    guards_free(c);
     return state;
 }
 
@@ -111,38 +111,38 @@ static void a_sole_voter_ignores_timeout_now(void **state) {
 
 static void a_sole_voter_with_writes_under_way_waits(void **state) {
     (void)state;
-    struct cluster *c = cluster_new(1, 1, 0, 7);
-    cluster_start_all(c);
+    struct guards *c = guards_new(1, 1, 0, 7);
+    guards_start_all(c);
     c->lazy_disk = true;
-    assert_int_equal(cluster_submit(c, 1), OK);
+    assert_int_equal(guards_submit(c, 1), OK);
     struct raft_message m = {.type = RAFT_APPEND_ENTRIES_RESULT};
     m.append_entries_result.term = c->nodes[1].term + 1;
-    cluster_push(c, 2, 1, &m, NULL, 0);
-    cluster_deliver_at(c, 0);
-    cluster_timeout(c, 1);
+    guards_push(c, 2, 1, &m, NULL, 0);
+    guards_deliver_at(c, 0);
+    guards_timeout(c, 1);
     assert_int_equal(state_of(c, 1), RAFT_FOLLOWER);
-    cluster_write_all(c, 1);
-    cluster_timeout(c, 1);
+    guards_write_all(c, 1);
+    guards_timeout(c, 1);
     assert_int_equal(state_of(c, 1), RAFT_LEADER);
     assert_int_equal(guard_commit(c->nodes[1].g), 3); /* and the barrier waits for the disk */
-    cluster_write_all(c, 1);
+    guards_write_all(c, 1);
     assert_int_equal(guard_commit(c->nodes[1].g), 4);
     assert_string_equal(c->violation, "");
-    cluster_free(c);
+    guards_free(c);
 }
 
 /* The second voter does not yet know that it is one, when the first crashes. */
 static bool second_voter_votes(uint32_t away) {
-    struct cluster *c = led_by_one(2, 1, away);
-    assert_int_equal(cluster_change(c, 1, 2, RAFT_VOTER), OK);
-    cluster_drop(c, 0, 0, 0);
-    cluster_crash(c, 1);
-    cluster_start(c, 1);
-    cluster_run(c, 10000);
-    bool led = cluster_leader(c) != NULL;
+    struct guards *c = led_by_one(2, 1, away);
+    assert_int_equal(guards_change(c, 1, 2, RAFT_VOTER), OK);
+    guards_drop(c, 0, 0, 0);
+    guards_crash(c, 1);
+    guards_start(c, 1);
+    guards_run(c, 10000);
+    bool led = guards_leader(c) != NULL;
     assert_string_equal(c->violation, "");
-    if (led) assert_true(cluster_same(c));
-    cluster_free(c);
+    if (led) assert_true(guards_same(c));
+    guards_free(c);
     return led;
 }
 
@@ -154,56 +154,56 @@ static void a_voter_that_does_not_know_it_yet_votes(void **state) {
 
 static void it_votes_once_a_term_like_any_other(void **state) {
     (void)state;
-    struct cluster *c = cluster_new(3, 1, 0, 7);
-    cluster_start(c, 3); /* a standby */
+    struct guards *c = guards_new(3, 1, 0, 7);
+    guards_start(c, 3); /* a standby */
     struct raft_message m = {.type = RAFT_REQUEST_VOTE};
     m.request_vote.term = 5;
     m.request_vote.last_log_index = m.request_vote.last_log_term = 1;
     for (uint64_t id = 1; id <= 2; id++) {
         m.request_vote.candidate_id = id;
-        cluster_push(c, id, 3, &m, NULL, 0);
-        assert_true(cluster_deliver(c, RAFT_REQUEST_VOTE, id, 3));
+        guards_push(c, id, 3, &m, NULL, 0);
+        assert_true(guards_deliver(c, RAFT_REQUEST_VOTE, id, 3));
     }
     assert_int_equal(c->n_queue, 2);
     assert_true(c->queue[0]->m.request_vote_result.vote_granted);
     assert_false(c->queue[1]->m.request_vote_result.vote_granted);
     assert_int_equal(c->nodes[3].vote, 1);
     assert_int_equal(guard_raft(c->nodes[3].g)->configuration.n, 3);
-    cluster_free(c);
+    guards_free(c);
 }
 
 static void a_follower_that_hears_its_leader_denies_votes(void **state) {
     (void)state;
-    struct cluster *c = led_by_one(3, 3, 0);
+    struct guards *c = led_by_one(3, 3, 0);
     struct raft_message m = {.type = RAFT_REQUEST_VOTE};
     m.request_vote.term = c->nodes[1].term + 1;
     m.request_vote.candidate_id = 3;
     m.request_vote.last_log_index = 99;
     m.request_vote.last_log_term = c->nodes[1].term;
-    cluster_push(c, 3, 2, &m, NULL, 0);
-    cluster_quiet(c);
+    guards_push(c, 3, 2, &m, NULL, 0);
+    guards_quiet(c);
     assert_int_equal(c->nodes[2].term, c->nodes[1].term);
     assert_int_equal(state_of(c, 1), RAFT_LEADER);
-    cluster_free(c);
+    guards_free(c);
 }
 
 /* One of two has the longer log, the other the higher term. */
 static bool longer_log_leads(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
-    cluster_cut(c, 1, true);
+    struct guards *c = led_by_one(3, 3, away);
+    guards_cut(c, 1, true);
     for (unsigned i = 0; i < 3; i++)
-        assert_int_equal(cluster_submit(c, 1), OK);
+        assert_int_equal(guards_submit(c, 1), OK);
     for (uint64_t id = 1; id <= 3; id++)
-        cluster_crash(c, id);
-    cluster_cut(c, 1, false);
+        guards_crash(c, id);
+    guards_cut(c, 1, false);
     c->nodes[2].term += 10; /* it was candidate in vain */
     c->nodes[2].vote = 2;
-    cluster_start(c, 1);
-    cluster_start(c, 2);
-    cluster_run(c, 20000);
-    bool led = cluster_leader(c) == &c->nodes[1];
+    guards_start(c, 1);
+    guards_start(c, 2);
+    guards_run(c, 20000);
+    bool led = guards_leader(c) == &c->nodes[1];
     assert_string_equal(c->violation, "");
-    cluster_free(c);
+    guards_free(c);
     return led;
 }
 
@@ -215,17 +215,17 @@ static void a_longer_log_wins_against_a_higher_term(void **state) {
 
 /* The candidate of a transfer wins nothing and tries again: does it still ask to disrupt? */
 static bool retry_disrupts(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
+    struct guards *c = led_by_one(3, 3, away);
     assert_int_equal(guard_transfer(c->nodes[1].g, c->now, 2), OK);
-    assert_true(cluster_deliver(c, RAFT_TIMEOUT_NOW, 1, 2));
-    int i = cluster_find(c, RAFT_REQUEST_VOTE, 2, 3);
+    assert_true(guards_deliver(c, RAFT_TIMEOUT_NOW, 1, 2));
+    int i = guards_find(c, RAFT_REQUEST_VOTE, 2, 3);
     assert_true(i >= 0 && c->queue[i]->m.request_vote.disrupt_leader);
-    cluster_drop(c, 0, 0, 0);
-    cluster_timeout(c, 2);
-    i = cluster_find(c, RAFT_REQUEST_VOTE, 2, 3);
+    guards_drop(c, 0, 0, 0);
+    guards_timeout(c, 2);
+    i = guards_find(c, RAFT_REQUEST_VOTE, 2, 3);
     assert_true(i >= 0);
     bool disrupts = c->queue[i]->m.request_vote.disrupt_leader;
-    cluster_free(c);
+    guards_free(c);
     return disrupts;
 }
 
@@ -238,27 +238,27 @@ static void a_leader_is_disrupted_once_a_transfer(void **state) {
 
 /* By how much the term of a candidate that is cut off rises. */
 static uint64_t terms_of_lonely_candidate(uint32_t away) {
-    struct cluster *c = cluster_new(3, 3, away, 7);
-    cluster_start_all(c);
-    cluster_timeout(c, 2);
-    while (cluster_find(c, RAFT_REQUEST_VOTE, 2, 3) >= 0 && c->nodes[2].term == 1)
-        cluster_deliver_at(c, 0);
+    struct guards *c = guards_new(3, 3, away, 7);
+    guards_start_all(c);
+    guards_timeout(c, 2);
+    while (guards_find(c, RAFT_REQUEST_VOTE, 2, 3) >= 0 && c->nodes[2].term == 1)
+        guards_deliver_at(c, 0);
     while (c->nodes[2].term == 1)
-        cluster_deliver_at(c, 0);
+        guards_deliver_at(c, 0);
     assert_int_equal(state_of(c, 2), RAFT_CANDIDATE);
-    cluster_drop(c, 0, 0, 0);
-    cluster_cut(c, 2, true);
+    guards_drop(c, 0, 0, 0);
+    guards_cut(c, 2, true);
     uint64_t term = c->nodes[2].term;
     for (unsigned i = 0; i < 10; i++) {
-        cluster_timeout(c, 2);
-        cluster_drop(c, 0, 2, 0);
+        guards_timeout(c, 2);
+        guards_drop(c, 0, 2, 0);
     }
     uint64_t risen = c->nodes[2].term - term;
-    cluster_cut(c, 2, false);
-    cluster_run(c, 3000);
+    guards_cut(c, 2, false);
+    guards_run(c, 3000);
     assert_string_equal(c->violation, "");
-    assert_non_null(cluster_leader(c));
-    cluster_free(c);
+    assert_non_null(guards_leader(c));
+    guards_free(c);
     return risen;
 }
 
@@ -272,7 +272,7 @@ static void an_election_tried_again_begins_with_a_pre_vote(void **state) {
  * candidate out of the follower's state then: a byte of the leader's address pointer. Make that 0,
  * as it may be. */
 static bool late_pre_vote_raises_term(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
+    struct guards *c = led_by_one(3, 3, away);
     struct raft *r = (struct raft *)(uintptr_t)guard_raft(c->nodes[2].g);
     char *address = aligned_alloc(65536, 65536);
     assert_non_null(address);
@@ -282,12 +282,12 @@ static bool late_pre_vote_raises_term(uint32_t away) {
     struct raft_message m = {.type = RAFT_REQUEST_VOTE_RESULT};
     m.request_vote_result.term = c->nodes[2].term + 1;
     m.request_vote_result.vote_granted = m.request_vote_result.pre_vote = true;
-    cluster_push(c, 3, 2, &m, NULL, 0);
-    cluster_deliver_at(c, 0);
+    guards_push(c, 3, 2, &m, NULL, 0);
+    guards_deliver_at(c, 0);
     bool raised = c->nodes[2].term > c->nodes[1].term;
-    cluster_run(c, 200);
+    guards_run(c, 200);
     assert_int_equal(state_of(c, 1) == RAFT_LEADER, !raised);
-    cluster_free(c);
+    guards_free(c);
     return raised;
 }
 
@@ -298,13 +298,13 @@ static void a_late_answer_to_a_pre_vote_deposes_nobody(void **state) {
 }
 
 static bool timer_lies_in_the_past(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
-    assert_int_equal(cluster_change(c, 1, 3, RAFT_SPARE), OK);
-    cluster_quiet(c);
+    struct guards *c = led_by_one(3, 3, away);
+    assert_int_equal(guards_change(c, 1, 3, RAFT_SPARE), OK);
+    guards_quiet(c);
     c->now += 10 * GC_HEARTBEAT_MS;
-    cluster_timeout(c, 1);
+    guards_timeout(c, 1);
     bool past = guard_timer_ms(c->nodes[1].g, c->now) <= c->now;
-    cluster_free(c);
+    guards_free(c);
     return past;
 }
 
@@ -316,41 +316,41 @@ static void the_timer_of_a_leader_with_a_spare_lies_ahead(void **state) {
 
 static void a_timer_is_not_pushed_ahead_by_looking_at_it(void **state) {
     (void)state;
-    struct cluster *c = led_by_one(3, 3, 0);
+    struct guards *c = led_by_one(3, 3, 0);
     uint64_t due = guard_timer_ms(c->nodes[1].g, c->now);
     for (; c->now < due; c->now++)
         assert_int_equal(guard_timer_ms(c->nodes[1].g, c->now), due);
-    cluster_free(c);
+    guards_free(c);
 }
 
 static void a_time_out_before_its_time_does_nothing(void **state) {
     (void)state;
-    struct cluster *c = cluster_new(3, 3, 0, 7);
-    cluster_start_all(c);
+    struct guards *c = guards_new(3, 3, 0, 7);
+    guards_start_all(c);
     unsigned steps = c->nodes[1].steps;
     assert_int_equal(guard_timeout(c->nodes[1].g, c->now + GC_ELECTION_MS - 1), OK);
     assert_int_equal(c->nodes[1].steps, steps);
     assert_int_equal(state_of(c, 1), RAFT_FOLLOWER);
-    cluster_free(c);
+    guards_free(c);
 }
 
 /* A transfer begins with two entries on their way to its target. */
 static bool transfer_succeeds(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
+    struct guards *c = led_by_one(3, 3, away);
     c->lazy_disk = true;
-    assert_int_equal(cluster_submit(c, 1), OK);
-    assert_int_equal(cluster_submit(c, 1), OK);
+    assert_int_equal(guards_submit(c, 1), OK);
+    assert_int_equal(guards_submit(c, 1), OK);
     assert_int_equal(guard_transfer(c->nodes[1].g, c->now, 2), OK);
     while (c->n_queue > 0)
-        cluster_deliver_at(c, 0);
-    assert_true(cluster_write(c, 2)); /* the first is acknowledged */
+        guards_deliver_at(c, 0);
+    assert_true(guards_write(c, 2)); /* the first is acknowledged */
     while (c->n_queue > 0)
-        cluster_deliver_at(c, 0);
+        guards_deliver_at(c, 0);
     c->lazy_disk = false;
-    cluster_quiet(c);
+    guards_quiet(c);
     bool led = state_of(c, 2) == RAFT_LEADER;
     assert_string_equal(c->violation, "");
-    cluster_free(c);
+    guards_free(c);
     return led;
 }
 
@@ -362,25 +362,25 @@ static void a_transfer_waits_for_the_last_entry(void **state) {
 
 static void a_new_leader_commits_an_entry_of_its_term_by_itself(void **state) {
     (void)state;
-    struct cluster *c = led_by_one(3, 3, 0);
+    struct guards *c = led_by_one(3, 3, 0);
     assert_true(guard_own_term_committed(c->nodes[1].g));
     assert_int_equal(guard_transfer(c->nodes[1].g, c->now, 2), OK);
-    cluster_run(c, 200);
+    guards_run(c, 200);
     assert_false(guard_own_term_committed(c->nodes[1].g));
     assert_true(guard_own_term_committed(c->nodes[2].g));
-    cluster_free(c);
+    guards_free(c);
 }
 
 static void a_leader_without_a_majority_steps_down(void **state) {
     (void)state;
-    struct cluster *c = led_by_one(3, 3, 0);
-    cluster_cut(c, 1, true);
-    cluster_run(c, 3 * GC_ELECTION_MS);
+    struct guards *c = led_by_one(3, 3, 0);
+    guards_cut(c, 1, true);
+    guards_run(c, 3 * GC_ELECTION_MS);
     assert_int_not_equal(state_of(c, 1), RAFT_LEADER);
-    cluster_run(c, 2000);
-    assert_non_null(cluster_leader(c));
+    guards_run(c, 2000);
+    assert_non_null(guards_leader(c));
     assert_string_equal(c->violation, "");
-    cluster_free(c);
+    guards_free(c);
 }
 
 int main(void) {

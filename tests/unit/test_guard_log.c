@@ -16,11 +16,11 @@ static __attribute__((noinline)) void paint_stack(void) {
         area[i] = 0x07;
 }
 
-static struct cluster *led_by_one(unsigned nodes, unsigned voters, uint32_t away) {
-    struct cluster *c = cluster_new(nodes, voters, away, 7);
-    cluster_start_all(c);
-    assert_true(cluster_elect(c, 1));
-    cluster_run(c, 2 * GC_HEARTBEAT_MS);
+static struct guards *led_by_one(unsigned nodes, unsigned voters, uint32_t away) {
+    struct guards *c = guards_new(nodes, voters, away, 7);
+    guards_start_all(c);
+    assert_true(guards_elect(c, 1));
+    guards_run(c, 2 * GC_HEARTBEAT_MS);
     assert_string_equal(c->violation, "");
     return c;
 }
@@ -36,37 +36,37 @@ static struct raft_message append_message(uint64_t term, uint64_t prev, uint64_t
 }
 
 /* A follower alone with made-up leaders; the first configuration has three voters. */
-static struct cluster *lone_follower(uint32_t away) {
-    struct cluster *c = cluster_new(3, 3, away, 7);
-    cluster_start(c, 3);
+static struct guards *lone_follower(uint32_t away) {
+    struct guards *c = guards_new(3, 3, away, 7);
+    guards_start(c, 3);
     c->lazy_disk = true;
     return c;
 }
 
-static void give_entries(struct cluster *c, uint64_t term, uint64_t prev, uint64_t prev_term,
+static void give_entries(struct guards *c, uint64_t term, uint64_t prev, uint64_t prev_term,
                          uint64_t commit, struct entry *const *entries, unsigned n) {
     struct raft_message m = append_message(term, prev, prev_term, commit);
-    cluster_push(c, term % 2 + 1, 3, &m, entries, n);
-    assert_true(cluster_deliver(c, RAFT_APPEND_ENTRIES, 0, 3));
+    guards_push(c, term % 2 + 1, 3, &m, entries, n);
+    assert_true(guards_deliver(c, RAFT_APPEND_ENTRIES, 0, 3));
 }
 
-static struct entry *command(struct cluster *c, uint64_t index, uint64_t term) {
+static struct entry *command(struct guards *c, uint64_t index, uint64_t term) {
     uint64_t number = ++c->payload;
-    return cluster_entry(c, index, term, ENTRY_COMMAND, span_of(&number, sizeof number));
+    return guards_entry(c, index, term, ENTRY_COMMAND, span_of(&number, sizeof number));
 }
 
 /* Whether the leader takes the answer to an old message for the acknowledgement of a new entry. */
 static bool old_message_commits(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
+    struct guards *c = led_by_one(3, 3, away);
     struct raft_message m = append_message(1, 0, 0, 0);
-    assert_int_equal(cluster_submit(c, 1), OK);
-    cluster_drop(c, 0, 0, 0); /* nobody has it but the leader */
-    cluster_push(c, 1, 2, &m, NULL, 0);
+    assert_int_equal(guards_submit(c, 1), OK);
+    guards_drop(c, 0, 0, 0); /* nobody has it but the leader */
+    guards_push(c, 1, 2, &m, NULL, 0);
     paint_stack();
-    assert_true(cluster_deliver(c, RAFT_APPEND_ENTRIES, 1, 2));
-    assert_true(cluster_deliver(c, RAFT_APPEND_ENTRIES_RESULT, 2, 1));
+    assert_true(guards_deliver(c, RAFT_APPEND_ENTRIES, 1, 2));
+    assert_true(guards_deliver(c, RAFT_APPEND_ENTRIES_RESULT, 2, 1));
     bool committed = guard_commit(c->nodes[1].g) == guard_last_index(c->nodes[1].g);
-    cluster_free(c);
+    guards_free(c);
     return committed;
 }
 
@@ -77,21 +77,21 @@ static void an_answer_to_an_old_term_is_no_acknowledgement(void **state) {
 }
 
 static bool old_snapshot_commits(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
+    struct guards *c = led_by_one(3, 3, away);
     struct raft_message m = {.type = RAFT_INSTALL_SNAPSHOT};
     m.install_snapshot.term = 1;
     m.install_snapshot.last_index = m.install_snapshot.last_term = 1;
     m.install_snapshot.conf_index = 1;
-    assert_int_equal(cluster_submit(c, 1), OK);
-    cluster_drop(c, 0, 0, 0);
-    cluster_push(c, 1, 2, &m, NULL, 0);
+    assert_int_equal(guards_submit(c, 1), OK);
+    guards_drop(c, 0, 0, 0);
+    guards_push(c, 1, 2, &m, NULL, 0);
     c->queue[0]->conf_size = c->nodes[2].conf_size;
     memcpy(c->queue[0]->conf, c->nodes[2].conf, c->nodes[2].conf_size);
     paint_stack();
-    assert_true(cluster_deliver(c, RAFT_INSTALL_SNAPSHOT, 1, 2));
-    assert_true(cluster_deliver(c, RAFT_APPEND_ENTRIES_RESULT, 2, 1));
+    assert_true(guards_deliver(c, RAFT_INSTALL_SNAPSHOT, 1, 2));
+    assert_true(guards_deliver(c, RAFT_APPEND_ENTRIES_RESULT, 2, 1));
     bool committed = guard_commit(c->nodes[1].g) == guard_last_index(c->nodes[1].g);
-    cluster_free(c);
+    guards_free(c);
     return committed;
 }
 
@@ -103,24 +103,24 @@ static void nor_is_one_to_an_old_snapshot(void **state) {
 
 /* Whether a follower whose rejection comes late still gets entries. */
 static bool late_rejection_heals(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
+    struct guards *c = led_by_one(3, 3, away);
     raft_index match = 0;
-    cluster_cut(c, 2, true);
+    guards_cut(c, 2, true);
     for (unsigned i = 0; i < 4; i++) { /* the leader does not hear of 2 and probes */
-        cluster_timeout(c, 1);
-        cluster_quiet(c);
+        guards_timeout(c, 1);
+        guards_quiet(c);
     }
-    cluster_cut(c, 2, false);
+    guards_cut(c, 2, false);
     assert_int_equal(raft_match_index(guard_raft(c->nodes[1].g), 2, &match), 0);
     struct raft_message m = {.type = RAFT_APPEND_ENTRIES_RESULT};
     m.append_entries_result.term = c->nodes[1].term;
     m.append_entries_result.rejected = match;
-    cluster_push(c, 2, 1, &m, NULL, 0);
-    cluster_quiet(c);
-    assert_int_equal(cluster_submit(c, 1), OK);
-    cluster_run(c, 3000);
+    guards_push(c, 2, 1, &m, NULL, 0);
+    guards_quiet(c);
+    assert_int_equal(guards_submit(c, 1), OK);
+    guards_run(c, 3000);
     bool healed = c->nodes[2].last == c->nodes[1].last;
-    cluster_free(c);
+    guards_free(c);
     return healed;
 }
 
@@ -132,18 +132,18 @@ static void a_repeated_rejection_does_not_stop_replication(void **state) {
 
 /* A member gets a command and a CHANGE in one message and leads later: may it change members? */
 static enum err change_after_change(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
-    assert_int_equal(cluster_submit(c, 1), OK);
-    assert_int_equal(cluster_change(c, 1, 4, RAFT_STANDBY), OK);
-    cluster_drop(c, RAFT_APPEND_ENTRIES, 1, 3); /* the repetition has both in one message */
-    cluster_run(c, 1000);
+    struct guards *c = led_by_one(3, 3, away);
+    assert_int_equal(guards_submit(c, 1), OK);
+    assert_int_equal(guards_change(c, 1, 4, RAFT_STANDBY), OK);
+    guards_drop(c, RAFT_APPEND_ENTRIES, 1, 3); /* the repetition has both in one message */
+    guards_run(c, 1000);
     assert_int_equal(c->nodes[3].applied, c->nodes[1].applied);
     assert_int_equal(guard_transfer(c->nodes[1].g, c->now, 3), OK);
-    cluster_run(c, 1000);
-    assert_ptr_equal(cluster_leader(c), &c->nodes[3]);
-    enum err e = cluster_change(c, 3, 4, -1);
+    guards_run(c, 1000);
+    assert_ptr_equal(guards_leader(c), &c->nodes[3]);
+    enum err e = guards_change(c, 3, 4, -1);
     assert_string_equal(c->violation, "");
-    cluster_free(c);
+    guards_free(c);
     return e;
 }
 
@@ -153,27 +153,27 @@ static void a_change_behind_other_entries_is_taken_at_its_own_index(void **state
     assert_int_equal(change_after_change(0), OK);
 }
 
-static struct entry *change_entry(struct cluster *c, uint64_t index, uint64_t term, unsigned n) {
+static struct entry *change_entry(struct guards *c, uint64_t index, uint64_t term, unsigned n) {
     struct raft_configuration conf;
     raft_configuration_init(&conf);
     for (unsigned i = 1; i <= n; i++) {
         char address[2] = {(char)('0' + i), '\0'};
         assert_int_equal(raft_configuration_add(&conf, i, address, RAFT_VOTER), 0);
     }
-    struct entry *e = cluster_entry(c, index, term, ENTRY_CHANGE, cluster_conf(c, &conf));
+    struct entry *e = guards_entry(c, index, term, ENTRY_CHANGE, guards_conf(c, &conf));
     raft_configuration_close(&conf);
     return e;
 }
 
 /* Two CHANGEs come in one message, and the second is cut off again: how many servers are left? */
 static unsigned servers_after_rollback(uint32_t away) {
-    struct cluster *c = lone_follower(away);
+    struct guards *c = lone_follower(away);
     struct entry *both[2] = {change_entry(c, 2, 2, 4), change_entry(c, 3, 2, 5)};
     struct entry *other = command(c, 3, 3);
     give_entries(c, 2, 1, 1, 1, both, 2);
     give_entries(c, 3, 2, 2, 1, &other, 1);
     unsigned n = guard_raft(c->nodes[3].g)->configuration.n;
-    cluster_free(c);
+    guards_free(c);
     return n;
 }
 
@@ -185,23 +185,23 @@ static void a_second_change_proves_the_first_one_committed(void **state) {
 
 /* A follower with a snapshot and few entries gets the log's beginning once more. */
 static bool beginning_is_harmless(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
+    struct guards *c = led_by_one(3, 3, away);
     for (unsigned i = 0; i < 5; i++)
-        assert_int_equal(cluster_submit(c, 1), OK);
-    cluster_run(c, 200);
+        assert_int_equal(guards_submit(c, 1), OK);
+    guards_run(c, 200);
     struct gc_node *n = &c->nodes[3];
-    cluster_snapshot(c, 3, 1);
+    guards_snapshot(c, 3, 1);
     struct raft_message m = append_message(n->term, 0, 0, n->applied);
-    cluster_push(c, 1, 3, &m, &c->committed_entry[1], 4);
-    assert_true(cluster_deliver(c, RAFT_APPEND_ENTRIES, 1, 3));
+    guards_push(c, 1, 3, &m, &c->committed_entry[1], 4);
+    assert_true(guards_deliver(c, RAFT_APPEND_ENTRIES, 1, 3));
     bool good = c->violation[0] == '\0';
     if (good) {
-        int i = cluster_find(c, RAFT_APPEND_ENTRIES_RESULT, 3, 1);
+        int i = guards_find(c, RAFT_APPEND_ENTRIES_RESULT, 3, 1);
         assert_true(i >= 0);
         assert_int_equal(c->queue[i]->m.append_entries_result.last_log_index, n->applied);
         assert_int_equal(c->queue[i]->m.append_entries_result.rejected, 0);
     }
-    cluster_free(c);
+    guards_free(c);
     return good;
 }
 
@@ -211,7 +211,7 @@ static void entries_below_the_compaction_point_are_known(void **state) {
     assert_true(beginning_is_harmless(0));
 }
 
-static unsigned count(const struct cluster *c, enum raft_message_type type) {
+static unsigned count(const struct guards *c, enum raft_message_type type) {
     unsigned n = 0;
     for (size_t i = 0; i < c->n_queue; i++)
         n += c->queue[i]->m.type == type;
@@ -220,25 +220,25 @@ static unsigned count(const struct cluster *c, enum raft_message_type type) {
 
 /* How many snapshots are sent while the first is under way for a second. */
 static unsigned snapshots_sent(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
-    cluster_crash(c, 3);
+    struct guards *c = led_by_one(3, 3, away);
+    guards_crash(c, 3);
     for (unsigned i = 0; i < 5; i++)
-        assert_int_equal(cluster_submit(c, 1), OK);
-    cluster_run(c, 200);
-    cluster_snapshot(c, 1, 0);
-    cluster_forget(c, 3);
-    cluster_start(c, 3);
+        assert_int_equal(guards_submit(c, 1), OK);
+    guards_run(c, 200);
+    guards_snapshot(c, 1, 0);
+    guards_forget(c, 3);
+    guards_start(c, 3);
     for (unsigned i = 0; i < 40; i++) {
-        cluster_timeout(c, 1);
-        while (cluster_deliver(c, RAFT_APPEND_ENTRIES, 0, 0) ||
-               cluster_deliver(c, RAFT_APPEND_ENTRIES_RESULT, 0, 0)) {
+        guards_timeout(c, 1);
+        while (guards_deliver(c, RAFT_APPEND_ENTRIES, 0, 0) ||
+               guards_deliver(c, RAFT_APPEND_ENTRIES_RESULT, 0, 0)) {
         }
     }
     unsigned n = count(c, RAFT_INSTALL_SNAPSHOT);
-    cluster_run(c, 1000);
+    guards_run(c, 1000);
     assert_string_equal(c->violation, "");
-    assert_true(cluster_same(c));
-    cluster_free(c);
+    assert_true(guards_same(c));
+    guards_free(c);
     return n;
 }
 
@@ -250,40 +250,40 @@ static void one_snapshot_is_in_flight_a_peer(void **state) {
 
 static void a_stream_that_failed_is_begun_again(void **state) {
     (void)state;
-    struct cluster *c = led_by_one(3, 3, 0);
-    cluster_crash(c, 3);
+    struct guards *c = led_by_one(3, 3, 0);
+    guards_crash(c, 3);
     for (unsigned i = 0; i < 5; i++)
-        assert_int_equal(cluster_submit(c, 1), OK);
-    cluster_run(c, 200);
-    cluster_snapshot(c, 1, 0);
-    cluster_forget(c, 3);
-    cluster_start(c, 3);
+        assert_int_equal(guards_submit(c, 1), OK);
+    guards_run(c, 200);
+    guards_snapshot(c, 1, 0);
+    guards_forget(c, 3);
+    guards_start(c, 3);
     for (unsigned i = 0; i < 100 && count(c, RAFT_INSTALL_SNAPSHOT) == 0; i++) {
-        cluster_timeout(c, 1);
-        while (cluster_deliver(c, RAFT_APPEND_ENTRIES, 0, 0) ||
-               cluster_deliver(c, RAFT_APPEND_ENTRIES_RESULT, 0, 0)) {
+        guards_timeout(c, 1);
+        while (guards_deliver(c, RAFT_APPEND_ENTRIES, 0, 0) ||
+               guards_deliver(c, RAFT_APPEND_ENTRIES_RESULT, 0, 0)) {
         }
     }
-    assert_int_equal(cluster_drop(c, RAFT_INSTALL_SNAPSHOT, 1, 3), 1);
-    assert_int_equal(cluster_submit(c, 1), OK); /* and a newer snapshot in between */
-    cluster_run(c, GC_HEARTBEAT_MS);
-    cluster_snapshot(c, 1, 0);
-    cluster_run(c, 3000);
-    assert_true(cluster_same(c));
-    cluster_free(c);
+    assert_int_equal(guards_drop(c, RAFT_INSTALL_SNAPSHOT, 1, 3), 1);
+    assert_int_equal(guards_submit(c, 1), OK); /* and a newer snapshot in between */
+    guards_run(c, GC_HEARTBEAT_MS);
+    guards_snapshot(c, 1, 0);
+    guards_run(c, 3000);
+    assert_true(guards_same(c));
+    guards_free(c);
 }
 
 /* A tail is written, cut off by the next leader, and then reported durable. */
 static bool late_write_acknowledges(uint32_t away) {
-    struct cluster *c = lone_follower(away);
+    struct guards *c = lone_follower(away);
     struct entry *old[3] = {command(c, 2, 2), command(c, 3, 2), command(c, 4, 2)};
     struct entry *new[1] = {command(c, 2, 3)};
     give_entries(c, 2, 1, 1, 1, old, 3);
     give_entries(c, 3, 1, 1, 1, new, 1);
-    cluster_drop(c, 0, 0, 0);
-    assert_true(cluster_write(c, 3)); /* the old tail: entry 2 of term 3 is not durable */
-    bool acknowledged = cluster_find(c, RAFT_APPEND_ENTRIES_RESULT, 3, 0) >= 0;
-    cluster_free(c);
+    guards_drop(c, 0, 0, 0);
+    assert_true(guards_write(c, 3)); /* the old tail: entry 2 of term 3 is not durable */
+    bool acknowledged = guards_find(c, RAFT_APPEND_ENTRIES_RESULT, 3, 0) >= 0;
+    guards_free(c);
     return acknowledged;
 }
 
@@ -295,32 +295,32 @@ static void a_truncated_tail_is_not_acknowledged(void **state) {
 
 static void nor_is_one_that_was_cut_and_came_back(void **state) {
     (void)state;
-    struct cluster *c = lone_follower(0);
+    struct guards *c = lone_follower(0);
     struct entry *old[2] = {command(c, 2, 2), command(c, 3, 2)};
     struct entry *new[1] = {command(c, 2, 3)};
     give_entries(c, 2, 1, 1, 1, old, 2);
     give_entries(c, 3, 1, 1, 1, new, 1);
     give_entries(c, 4, 1, 1, 1, old, 2); /* a leader that had never lost them */
-    cluster_drop(c, 0, 0, 0);
-    assert_true(cluster_write(c, 3));
-    assert_true(cluster_write(c, 3));
+    guards_drop(c, 0, 0, 0);
+    assert_true(guards_write(c, 3));
+    assert_true(guards_write(c, 3));
     assert_int_equal(c->n_queue, 0);
-    assert_true(cluster_write(c, 3));
-    int i = cluster_find(c, RAFT_APPEND_ENTRIES_RESULT, 3, 0);
+    assert_true(guards_write(c, 3));
+    int i = guards_find(c, RAFT_APPEND_ENTRIES_RESULT, 3, 0);
     assert_true(i >= 0);
     assert_int_equal(c->queue[i]->m.append_entries_result.last_log_index, 3);
-    cluster_free(c);
+    guards_free(c);
 }
 
 static bool commit_goes_back(uint32_t away) {
-    struct cluster *c = lone_follower(away);
+    struct guards *c = lone_follower(away);
     struct entry *e[3] = {command(c, 2, 2), command(c, 3, 2), command(c, 4, 2)};
     give_entries(c, 2, 1, 1, 4, e, 3);
     assert_int_equal(guard_commit(c->nodes[3].g), 4);
     give_entries(c, 2, 1, 1, 9, e, 1); /* late, but with a newer commit */
     bool back = guard_commit(c->nodes[3].g) < 4;
     assert_true(back || guard_raft(c->nodes[3].g)->commit_index == 4);
-    cluster_free(c);
+    guards_free(c);
     return back;
 }
 
@@ -332,31 +332,31 @@ static void commit_never_goes_back(void **state) {
 
 /* Rejections until a follower with 40 entries of another term is repaired. */
 static unsigned rejections(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
-    cluster_cut(c, 1, true);
+    struct guards *c = led_by_one(3, 3, away);
+    guards_cut(c, 1, true);
     for (unsigned i = 0; i < 40; i++)
-        assert_int_equal(cluster_submit(c, 1), OK);
-    cluster_drop(c, 0, 0, 0);
-    assert_true(cluster_elect(c, 2));
+        assert_int_equal(guards_submit(c, 1), OK);
+    guards_drop(c, 0, 0, 0);
+    assert_true(guards_elect(c, 2));
     for (unsigned i = 0; i < 60; i++)
-        assert_int_equal(cluster_submit(c, 2), OK);
-    cluster_run(c, 300);
-    cluster_crash(c, 2);
-    cluster_start(c, 2);
-    assert_true(cluster_elect(c, 3)); /* begins to ask at the end of its long log */
-    cluster_crash(c, 1);
-    cluster_cut(c, 1, false);
-    cluster_start(c, 1);
+        assert_int_equal(guards_submit(c, 2), OK);
+    guards_run(c, 300);
+    guards_crash(c, 2);
+    guards_start(c, 2);
+    assert_true(guards_elect(c, 3)); /* begins to ask at the end of its long log */
+    guards_crash(c, 1);
+    guards_cut(c, 1, false);
+    guards_start(c, 1);
     unsigned n = 0;
     for (unsigned i = 0; i < 2000 && c->nodes[1].last != c->nodes[3].last; i++) {
-        if (c->n_queue == 0) cluster_timeout(c, 3);
-        int at = cluster_find(c, RAFT_APPEND_ENTRIES_RESULT, 1, 3);
+        if (c->n_queue == 0) guards_timeout(c, 3);
+        int at = guards_find(c, RAFT_APPEND_ENTRIES_RESULT, 1, 3);
         n += at == 0 && c->queue[0]->m.append_entries_result.rejected > 0;
-        if (c->n_queue > 0) cluster_deliver_at(c, 0);
+        if (c->n_queue > 0) guards_deliver_at(c, 0);
     }
     assert_int_equal(c->nodes[1].last, c->nodes[3].last);
     assert_string_equal(c->violation, "");
-    cluster_free(c);
+    guards_free(c);
     return n;
 }
 
@@ -368,31 +368,31 @@ static void a_conflicting_term_is_skipped_whole(void **state) {
 
 /* A follower that is installing a snapshot gets a heartbeat. */
 static bool heartbeat_during_install_is_harmless(uint32_t away) {
-    struct cluster *c = led_by_one(3, 3, away);
-    cluster_crash(c, 3);
+    struct guards *c = led_by_one(3, 3, away);
+    guards_crash(c, 3);
     for (unsigned i = 0; i < 5; i++)
-        assert_int_equal(cluster_submit(c, 1), OK);
-    cluster_run(c, 200);
-    cluster_snapshot(c, 1, 0);
-    cluster_start(c, 3);
+        assert_int_equal(guards_submit(c, 1), OK);
+    guards_run(c, 200);
+    guards_snapshot(c, 1, 0);
+    guards_start(c, 3);
     c->lazy_disk = true;
     for (unsigned i = 0; i < 100 && !guard_installing(c->nodes[3].g); i++) {
-        cluster_timeout(c, 1);
+        guards_timeout(c, 1);
         while (c->n_queue > 0)
-            cluster_deliver_at(c, 0);
+            guards_deliver_at(c, 0);
     }
     assert_true(guard_installing(c->nodes[3].g));
     for (unsigned i = 0; i < 4; i++) {
-        cluster_timeout(c, 1);
+        guards_timeout(c, 1);
         while (c->n_queue > 0)
-            cluster_deliver_at(c, 0);
+            guards_deliver_at(c, 0);
     }
     bool good = c->violation[0] == '\0';
     if (good) {
-        cluster_run(c, 500);
-        assert_true(cluster_same(c));
+        guards_run(c, 500);
+        assert_true(guards_same(c));
     }
-    cluster_free(c);
+    guards_free(c);
     return good;
 }
 
@@ -404,37 +404,37 @@ static void nothing_is_applied_while_installing(void **state) {
 
 static void a_second_snapshot_while_installing_is_dropped(void **state) {
     (void)state;
-    struct cluster *c = lone_follower(0);
+    struct guards *c = lone_follower(0);
     struct raft_message m = {.type = RAFT_INSTALL_SNAPSHOT};
     m.install_snapshot.term = 2;
     m.install_snapshot.last_term = 2;
     m.install_snapshot.conf_index = 1;
     for (uint64_t index = 10; index <= 20; index += 10) {
         m.install_snapshot.last_index = index;
-        cluster_push(c, 1, 3, &m, NULL, 0);
+        guards_push(c, 1, 3, &m, NULL, 0);
         c->queue[0]->conf_size = c->nodes[3].conf_size;
         memcpy(c->queue[0]->conf, c->nodes[3].conf, c->nodes[3].conf_size);
-        cluster_deliver_at(c, 0);
+        guards_deliver_at(c, 0);
     }
     assert_int_equal(c->nodes[3].n_writes, 1);
-    assert_true(cluster_write(c, 3));
+    assert_true(guards_write(c, 3));
     assert_int_equal(guard_commit(c->nodes[3].g), 10);
     assert_false(guard_installing(c->nodes[3].g));
     assert_string_equal(c->violation, "");
-    cluster_free(c);
+    guards_free(c);
 }
 
 /* The only voter with a log has a snapshot at index 1; the other begins with nothing. */
 static bool empty_follower_begins(uint32_t away) {
-    struct cluster *c = cluster_new(2, 2, away, 7);
-    cluster_forget(c, 2);
-    cluster_start(c, 1);
-    cluster_start(c, 2);
+    struct guards *c = guards_new(2, 2, away, 7);
+    guards_forget(c, 2);
+    guards_start(c, 1);
+    guards_start(c, 2);
     assert_int_equal(c->nodes[1].applied, 1);
-    cluster_snapshot(c, 1, 0);
-    cluster_run(c, 5000);
-    bool good = c->nodes[2].last > 1 && cluster_same(c);
-    cluster_free(c);
+    guards_snapshot(c, 1, 0);
+    guards_run(c, 5000);
+    bool good = c->nodes[2].last > 1 && guards_same(c);
+    guards_free(c);
     return good;
 }
 

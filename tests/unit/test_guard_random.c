@@ -25,48 +25,48 @@ static unsigned below(struct chance *r, unsigned n) {
     return (unsigned)((r->state >> 33) % n);
 }
 
-static void weather(struct cluster *c, struct chance *r) {
+static void weather(struct guards *c, struct chance *r) {
     uint64_t id = 1 + below(r, GC_NODES - 1);
     struct gc_node *n = &c->nodes[id];
     switch (below(r, 12)) {
     case 0:
-        if (n->g != NULL) cluster_crash(c, id);
+        if (n->g != NULL) guards_crash(c, id);
         break;
-    case 1: cluster_cut(c, id, below(r, 2) == 0); break;
-    case 2: cluster_cut(c, id, false); break;
+    case 1: guards_cut(c, id, below(r, 2) == 0); break;
+    case 2: guards_cut(c, id, false); break;
     case 3:
-        if (n->g != NULL) cluster_snapshot(c, id, below(r, 4));
+        if (n->g != NULL) guards_snapshot(c, id, below(r, 4));
         break;
     default:
-        if (n->g == NULL && n->disk_first > 0) cluster_start(c, id);
+        if (n->g == NULL && n->disk_first > 0) guards_start(c, id);
         break;
     }
 }
 
-static void request(struct cluster *c, struct chance *r) {
-    struct gc_node *n = cluster_leader(c);
+static void request(struct guards *c, struct chance *r) {
+    struct gc_node *n = guards_leader(c);
     if (n == NULL) return;
     uint64_t id = 1 + below(r, GC_NODES - 1);
     switch (below(r, 12)) {
-    case 0: (void)cluster_change(c, n->id, id, (int)below(r, 4) - 1); break;
-    case 1: (void)cluster_change(c, n->id, id, RAFT_VOTER); break;
+    case 0: (void)guards_change(c, n->id, id, (int)below(r, 4) - 1); break;
+    case 1: (void)guards_change(c, n->id, id, RAFT_VOTER); break;
     case 2: (void)!guard_transfer(n->g, c->now, below(r, 2) == 0 ? 0 : id); break;
     case 3: (void)!guard_catch_up(n->g, c->now, id); break;
-    default: (void)cluster_submit(c, n->id); break;
+    default: (void)guards_submit(c, n->id); break;
     }
 }
 
-static void network(struct cluster *c, struct chance *r) {
+static void network(struct guards *c, struct chance *r) {
     if (c->n_queue == 0) return;
     size_t i = below(r, 4) == 0 ? below(r, (unsigned)c->n_queue) : 0;
     switch (below(r, 20)) {
-    case 0: cluster_drop_at(c, i); break;
-    case 1: cluster_copy_at(c, i); break;
-    default: cluster_deliver_at(c, i); break;
+    case 0: guards_drop_at(c, i); break;
+    case 1: guards_copy_at(c, i); break;
+    default: guards_deliver_at(c, i); break;
     }
 }
 
-static void timers(struct cluster *c, struct chance *r) {
+static void timers(struct guards *c, struct chance *r) {
     c->now += below(r, 40);
     for (uint64_t id = 1; id < GC_NODES; id++) {
         struct gc_node *n = &c->nodes[id];
@@ -76,13 +76,13 @@ static void timers(struct cluster *c, struct chance *r) {
     }
 }
 
-static void one_step(struct cluster *c, struct chance *r) {
+static void one_step(struct guards *c, struct chance *r) {
     unsigned dice = below(r, 100);
     uint64_t id = 1 + below(r, GC_NODES - 1);
     if (dice < 60)
         network(c, r);
     else if (dice < 78 && c->nodes[id].g != NULL)
-        (void)cluster_write(c, id);
+        (void)guards_write(c, id);
     else if (dice < 88)
         timers(c, r);
     else if (dice < 97)
@@ -91,17 +91,17 @@ static void one_step(struct cluster *c, struct chance *r) {
         weather(c, r);
 }
 
-static void clear_up(struct cluster *c) {
+static void clear_up(struct guards *c) {
     for (uint64_t id = 1; id < GC_NODES; id++)
-        cluster_cut(c, id, false);
+        guards_cut(c, id, false);
     for (uint64_t id = 1; id < GC_NODES; id++)
-        if (c->nodes[id].g == NULL) cluster_start(c, id);
+        if (c->nodes[id].g == NULL) guards_start(c, id);
     c->lazy_disk = false;
-    cluster_run(c, 6000);
+    guards_run(c, 6000);
 }
 
 /* Every voter and standby, as the leader sees it, has applied all that is committed. */
-static bool all_follow(struct cluster *c, const struct gc_node *leader) {
+static bool all_follow(struct guards *c, const struct gc_node *leader) {
     const struct raft_configuration *conf = &guard_raft(leader->g)->configuration;
     for (unsigned i = 0; i < conf->n; i++)
         if (conf->servers[i].role != RAFT_SPARE &&
@@ -114,26 +114,26 @@ static bool all_follow(struct cluster *c, const struct gc_node *leader) {
 static bool run_one(unsigned seed, uint32_t away, char *text, size_t room) {
     struct chance r = {seed * 2654435761ULL + 1};
     unsigned nodes = 3 + below(&r, 3);
-    struct cluster *c = cluster_new(nodes, 1 + below(&r, nodes), away, seed);
+    struct guards *c = guards_new(nodes, 1 + below(&r, nodes), away, seed);
     c->lazy_disk = true;
     for (uint64_t id = 1; id <= nodes; id++)
-        cluster_start(c, id);
+        guards_start(c, id);
     for (unsigned i = 0; i < STEPS && c->violation[0] == '\0'; i++)
         one_step(c, &r);
     if (c->violation[0] == '\0') clear_up(c);
-    struct gc_node *leader = cluster_leader(c);
+    struct gc_node *leader = guards_leader(c);
     if (c->violation[0] == '\0' && leader == NULL)
         snprintf(c->violation, sizeof c->violation, "no leader");
-    if (c->violation[0] == '\0' && cluster_submit(c, leader->id) != OK)
+    if (c->violation[0] == '\0' && guards_submit(c, leader->id) != OK)
         snprintf(c->violation, sizeof c->violation, "the leader takes no entry");
-    if (c->violation[0] == '\0') cluster_run(c, 2000);
+    if (c->violation[0] == '\0') guards_run(c, 2000);
     if (c->violation[0] == '\0' && leader->applied != guard_last_index(leader->g))
         snprintf(c->violation, sizeof c->violation, "an entry is never committed");
     if (c->violation[0] == '\0' && !all_follow(c, leader))
         snprintf(c->violation, sizeof c->violation, "a member does not catch up");
     snprintf(text, room, "seed %u: %s", seed, c->violation);
     bool good = c->violation[0] == '\0';
-    cluster_free(c);
+    guards_free(c);
     return good;
 }
 
