@@ -121,8 +121,8 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out) {
     (void)handle;
     (void)suggested;
     enum { READ_SIZE = 64 * 1024 };
-    char *room = malloc(READ_SIZE);
-    *out = uv_buf_init(room, room ? READ_SIZE : 0);
+    out->base = malloc(READ_SIZE);
+    out->len = out->base ? READ_SIZE : 0;
 }
 
 static void take(struct conn *c, struct span wire) {

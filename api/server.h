@@ -20,7 +20,7 @@
 #include "api/log.h"
 #include "crypto/tls.h"
 
-#define ROLE_ADMIN         "conclave-admin" /* OU of a certificate that may do what the socket may */
+#define ROLE_ADMIN         "conclave-admin" /* OU of whoever may do what the socket may */
 #define REQUEST_TIMEOUT_MS 15000            /* from the first byte of a request to its last */
 #define IDLE_TIMEOUT_MS    120000           /* without any request */
 

@@ -23,8 +23,9 @@ struct x509_subject {
     char cn[NAME_MAX_SIZE + 1]; /* node id, or a client's name */
     char ou[NAME_MAX_SIZE + 1]; /* role */
     char o[NAME_MAX_SIZE + 1];  /* cluster id */
-    /* To issue only: further SANs, IP addresses and DNS names separated by ','; "" for none. Each is
-     * checked (an IP address, or letters, digits, '-' and '.'), else ERR_INVALID. Verify leaves it "". */
+    /* To issue only: further SANs, IP addresses and DNS names separated by ','; "" for none. Each
+     * is checked (an IP address, or letters, digits, '-' and '.'), else ERR_INVALID. Verify leaves
+     * it "". */
     char hosts[HOSTS_ROOM];
 };
 

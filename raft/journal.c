@@ -58,6 +58,7 @@ static void evict(struct journal *l) {
 }
 
 static RESULT grow(struct journal *l) {
+    assert(l->room > 0);
     struct entry **ring = calloc(l->room * 2, sizeof *ring);
     if (ring == NULL) return ERR_NOMEM;
     for (uint64_t i = l->cache_first; i <= l->last; i++)

@@ -290,7 +290,8 @@ static void arm(struct replica *r) {
     uint64_t at = guard_timer_ms(r->guard, r->now_ms);
     uint64_t mine = r->now_ms + (waiting(r) ? HOUSEKEEPING_MS : IDLE_TICK_MS);
     if (mine < at) at = mine;
-    /* An earlier time stands: each event would put it off again, and deadlines would never be met. */
+    /* An earlier time stands: each event would put it off again, and deadlines would never be met.
+     */
     if (r->armed_ms != 0 && r->armed_ms <= at) return;
     r->armed_ms = at;
     r->env.arm(r->env.ctx, at);

@@ -22,7 +22,7 @@
 #define RETRY_MS           2000 /* after a snapshot that found no space */
 #define OFFER_AGAIN_MS     1000 /* without a word from the peer */
 #define STREAM_GIVES_UP_MS 15000
-#define DISK_FACTOR        4 /* written log bytes, padding included, that also call for a snapshot */
+#define DISK_FACTOR        4 /* log bytes written, padding included, that also call for one */
 
 struct taking {
     struct job job;                 /* the piece under way */

@@ -391,7 +391,6 @@ static void put_file(const char *dir, const char *name, const struct buf *bytes,
 }
 
 static int run(const char *const argv[]) {
-    extern char **environ;
     posix_spawn_file_actions_t quiet;
     pid_t child;
     int status;
