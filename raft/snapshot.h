@@ -30,6 +30,7 @@ struct snapshot_options {
     struct keyring *keys;
     struct identity identity;
     enum seal_alg alg;
+    struct ballot *ballot; /* gives and checks the ballot count; NULL: not checked */
 };
 
 /* One chunk as it travels: number, flags and bytes. */
@@ -45,9 +46,12 @@ struct snapshot_writer;
 /* Starts `snapshots/<index>.part`, replacing an older attempt. Copies meta. */
 RESULT snapshot_create(const struct snapshot_options *o, const struct snapshot_meta *meta,
                        struct snapshot_writer **out, struct why *why);
-RESULT snapshot_write(struct snapshot_writer *w, struct span raw, struct why *why); /* compresses */
+/* Compresses; one chunk for each SNAPSHOT_CHUNK bytes or part of it. */
+RESULT snapshot_write(struct snapshot_writer *w, struct span raw, struct why *why);
+/* A chunk as received; its number must be the next one. Of the end record only the count is
+ * checked: snapshot_finish writes it. ERR_PROTOCOL. Whether LZ4 data inflate is not tried here. */
 RESULT snapshot_write_chunk(struct snapshot_writer *w, const struct snapshot_chunk *c,
-                            struct why *why); /* as received; its number must be the next one */
+                            struct why *why);
 uint64_t snapshot_next_chunk(const struct snapshot_writer *w);
 /* Ends with the hash, syncs, renames, syncs the directory: durable on return. Frees the writer. */
 RESULT snapshot_finish(struct snapshot_writer *w, const uint8_t hash[STATE_HASH_SIZE],
@@ -61,7 +65,8 @@ RESULT snapshot_open(const struct snapshot_options *o, uint64_t index, struct sn
 /* Chunk `number` (any order), unsealed into `scratch` (cleared first); c->data points into it. */
 RESULT snapshot_read(struct snapshot_reader *r, uint64_t number, struct buf *scratch,
                      struct snapshot_chunk *c, struct why *why);
-/* Decompresses a chunk to exactly raw_size bytes. ERR_CORRUPT when it is not what it says. */
+/* Decompresses a chunk to exactly raw_size bytes, into `raw` (cleared first). ERR_CORRUPT when it
+ * is not what it says. */
 RESULT snapshot_inflate(const struct snapshot_chunk *c, struct buf *raw);
 uint64_t snapshot_chunks(const struct snapshot_reader *r); /* count, the end record included */
 uint64_t snapshot_size(const struct snapshot_reader *r);   /* bytes of the file */
