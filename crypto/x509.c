@@ -9,8 +9,9 @@
 
 #include "crypto/base36.h"
 
+#include <arpa/inet.h>
 #include <limits.h>
-#include <stdio.h>
+#include <strings.h>
 #include <time.h>
 
 #include <openssl/ec.h>
@@ -22,7 +23,8 @@
 #define GROUP       "prime256v1" /* P-256 as OpenSSL calls it */
 #define KEY_ID_SIZE 20           /* of the SHA-256 of the public key, RFC 7093 */
 #define SERIAL_SIZE 16
-#define CERTS_MAX   8 /* in one PEM */
+#define CERTS_MAX   8   /* in one PEM */
+#define HOST_MAX    253 /* a DNS name, RFC 1035 */
 #define ROOT_CN     "conclave-ca"
 
 enum err openssl_fail(struct why *why, enum err e, const char *what) {
@@ -143,6 +145,42 @@ static enum err check_name(const char *what, const char *s, struct why *why) {
                      NAME_MAX_SIZE);
 }
 
+/* An IP address or a DNS name; never a role's name, by which a server is known to its clients. */
+static bool host_fits(void *ctx, const char *host) {
+    static const char permitted[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.";
+    uint8_t ip[sizeof(struct in6_addr)];
+    (void)ctx;
+    if (inet_pton(AF_INET, host, ip) == 1 || inet_pton(AF_INET6, host, ip) == 1) return true;
+    return strspn(host, permitted) == strlen(host) && strcasecmp(host, ROLE_MANAGER) != 0 &&
+           strcasecmp(host, ROLE_CLIENT) != 0;
+}
+
+/* Calls `each` for every host of the list; false at the first that it refuses, or when one is
+ * empty. */
+static bool hosts_walk(const char *hosts, bool (*each)(void *ctx, const char *host), void *ctx) {
+    while (*hosts != '\0') {
+        char host[HOST_MAX + 1];
+        size_t size = strcspn(hosts, ",");
+        if (size == 0 || size > HOST_MAX) return false;
+        memcpy(host, hosts, size);
+        host[size] = '\0';
+        if (!each(ctx, host)) return false;
+        hosts += size;
+        if (*hosts == ',' && *++hosts == '\0') return false;
+    }
+    return true;
+}
+
+static enum err check_subject(const struct x509_subject *s, struct why *why) {
+    TRY(check_name("CN", s->cn, why));
+    TRY(check_name("OU", s->ou, why));
+    TRY(check_name("O", s->o, why));
+    if (strnlen(s->hosts, HOSTS_ROOM) < HOSTS_ROOM && hosts_walk(s->hosts, host_fits, NULL))
+        return OK;
+    return fail_with(why, ERR_INVALID, "hosts: IP addresses and DNS names, separated by ','");
+}
+
 static bool name_add(X509_NAME *name, int nid, const char *value) {
     return value == NULL ||
            X509_NAME_add_entry_by_NID(name, nid, MBSTRING_ASC, (const unsigned char *)value, -1, -1,
@@ -250,23 +288,42 @@ static bool ext_purposes(X509 *cert) {
     return fine;
 }
 
-static bool names_push(GENERAL_NAMES *names, const char *dns) {
+/* Takes `text`, also on failure. */
+static bool names_push(GENERAL_NAMES *names, int type, ASN1_STRING *text) {
     GENERAL_NAME *name = GENERAL_NAME_new();
-    ASN1_IA5STRING *text = ASN1_IA5STRING_new();
-    if (name == NULL || text == NULL || ASN1_STRING_set(text, dns, -1) != 1) {
+    if (name == NULL || text == NULL) {
         GENERAL_NAME_free(name);
-        ASN1_IA5STRING_free(text);
+        ASN1_STRING_free(text);
         return false;
     }
-    GENERAL_NAME_set0_value(name, GEN_DNS, text);
+    GENERAL_NAME_set0_value(name, type, text);
     if (sk_GENERAL_NAME_push(names, name) > 0) return true;
     GENERAL_NAME_free(name);
     return false;
 }
 
-static bool ext_names(X509 *cert, const char *first, const char *second) {
+static bool names_push_dns(GENERAL_NAMES *names, const char *dns) {
+    ASN1_STRING *text = ASN1_IA5STRING_new();
+    if (text != NULL && ASN1_STRING_set(text, dns, -1) != 1) {
+        ASN1_STRING_free(text);
+        text = NULL;
+    }
+    return names_push(names, GEN_DNS, text);
+}
+
+static bool names_push_host(GENERAL_NAMES *names, const char *host) {
+    ASN1_OCTET_STRING *ip = a2i_IPADDRESS(host);
+    if (ip != NULL) return names_push(names, GEN_IPADD, ip);
+    ERR_clear_error();
+    return names_push_dns(names, host);
+}
+
+static bool host_push(void *ctx, const char *host) { return names_push_host(ctx, host); }
+
+static bool ext_names(X509 *cert, const struct x509_subject *s) {
     GENERAL_NAMES *names = GENERAL_NAMES_new();
-    bool fine = names != NULL && names_push(names, first) && names_push(names, second) &&
+    bool fine = names != NULL && names_push_dns(names, s->ou) && names_push_dns(names, s->cn) &&
+                hosts_walk(s->hosts, host_push, names) &&
                 ext_add(cert, NID_subject_alt_name, names, false);
     GENERAL_NAMES_free(names);
     return fine;
@@ -439,7 +496,7 @@ static bool leaf_build(X509 *cert, const struct issuer *issuer, const struct x50
     return name_fill(X509_get_subject_name(cert), s->o, s->ou, s->cn) &&
            X509_set_issuer_name(cert, X509_get_subject_name(issuer->root)) == 1 &&
            set_dates(cert, from_s, until_s) && ext_constraints(cert, -1) &&
-           ext_usage(cert, USAGE_SIGN) && ext_purposes(cert) && ext_names(cert, s->ou, s->cn) &&
+           ext_usage(cert, USAGE_SIGN) && ext_purposes(cert) && ext_names(cert, s) &&
            ext_own_id(cert) && ext_issuer_id(cert, issuer->root) &&
            X509_sign(cert, issuer->key, EVP_sha256()) > 0;
 }
@@ -465,9 +522,7 @@ RESULT x509_issue(const struct secret *root_key_pem, struct span root_pem, struc
                   struct buf *out_pem, struct why *why) {
     struct issuer issuer;
     EVP_PKEY *key = NULL;
-    TRY(check_name("CN", subject->cn, why));
-    TRY(check_name("OU", subject->ou, why));
-    TRY(check_name("O", subject->o, why));
+    TRY(check_subject(subject, why));
     if (validity_s <= 0 || validity_s > ROOT_VALIDITY_S || now_s < 0 || now_s > INT64_MAX / 2)
         return fail_with(why, ERR_INVALID, "certificate: no such time of validity");
     TRY(request_key(request_pem, &key, why));
@@ -511,6 +566,7 @@ enum err cert_refused(int verify_error, struct why *why) {
     case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN: what = "issued by another cluster's root"; break;
     case X509_V_ERR_CERT_SIGNATURE_FAILURE: what = "its signature is not the root's"; break;
     case X509_V_ERR_INVALID_PURPOSE: what = "not meant for both server and client"; break;
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
     case X509_V_ERR_HOSTNAME_MISMATCH: what = "issued to another name or role"; break;
     default: what = X509_verify_cert_error_string(verify_error); break;
     }

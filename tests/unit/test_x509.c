@@ -285,6 +285,47 @@ static void names_that_could_be_syntax_are_refused(void **state) {
     }
 }
 
+static void further_hosts_are_checked_and_issued(void **state) {
+    (void)state;
+    static const struct {
+        const char *hosts; /* asked for */
+        bool fine;         /* issued */
+    } cases[] = {{"10.0.0.1,db.example.org,::1,localhost", true},
+                 {"", true},
+                 {",", false},
+                 {"a,", false},
+                 {",a", false},
+                 {"a,,b", false},
+                 {"a b", false},
+                 {"*.example.org", false},
+                 {"a/b", false},
+                 {"x,Conclave-Manager", false},
+                 {"conclave-client", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct x509_subject s = subject;
+        struct x509_subject seen;
+        struct buf pem = buf_new(PEM_MAX);
+        memcpy(s.hosts, cases[i].hosts, strlen(cases[i].hosts) + 1);
+        enum err e = x509_issue(w.root_key, buf_span(&w.root), buf_span(&w.request), &s, w.now_s,
+                                DAY_S, &pem, NULL);
+        assert_int_equal(e, cases[i].fine ? OK : ERR_INVALID);
+        if (i == 0) {
+            X509 *cert = parsed(&pem);
+            assert_int_equal(X509_check_ip_asc(cert, "10.0.0.1", 0), 1);
+            assert_int_equal(X509_check_ip_asc(cert, "::1", 0), 1);
+            assert_int_equal(X509_check_ip_asc(cert, "10.0.0.2", 0), 0);
+            assert_int_equal(X509_check_host(cert, "db.example.org", 0, 0, NULL), 1);
+            assert_int_equal(X509_check_host(cert, "localhost", 0, 0, NULL), 1);
+            assert_int_equal(X509_check_host(cert, "node-1", 0, 0, NULL), 1);
+            X509_free(cert);
+            assert_int_equal(x509_verify(buf_span(&w.root), buf_span(&pem), w.now_s, &seen, NULL),
+                             OK);
+            assert_string_equal(seen.hosts, "");
+        }
+        buf_free(&pem);
+    }
+}
+
 /* A request as another tool would make it. */
 static void foreign_request(EVP_PKEY *key, EVP_PKEY *signer, struct buf *out) {
     X509_REQ *request = X509_REQ_new();
@@ -482,6 +523,7 @@ int main(void) {
         cmocka_unit_test(a_node_can_not_sign_for_another),
         cmocka_unit_test(an_altered_certificate_is_refused),
         cmocka_unit_test(names_that_could_be_syntax_are_refused),
+        cmocka_unit_test(further_hosts_are_checked_and_issued),
         cmocka_unit_test(requests_of_other_curves_or_signers_are_refused),
         cmocka_unit_test(what_is_no_pem_is_refused_everywhere),
         cmocka_unit_test(impossible_validity_is_refused),
