@@ -99,7 +99,7 @@ static int bio_read(BIO *bio, char *at, size_t room, size_t *done) {
     struct queue *q = BIO_get_data(bio);
     struct span s = queue_span(q);
     BIO_clear_retry_flags(bio);
-    if (s.size == 0) {
+    if (s.at == NULL || s.size == 0) {
         BIO_set_retry_read(bio);
         return 0;
     }
