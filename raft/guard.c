@@ -48,7 +48,8 @@
 #include "raft/guard_internal.h"
 
 _Static_assert(RAFT_VERSION_NUMBER == GUARD_RAFT_VERSION, "the guards are made for libraft 0.22.1");
-#pragma weak raft_version_number /* the shared library does not export it, the static one has it   \
+#pragma weak                                                                                       \
+    raft_version_number /* the shared library does not export it, the static one has it   \
                                   */
 
 static const char *const names[GUARD_COUNT] = {

@@ -276,7 +276,7 @@ static bool late_pre_vote_raises_term(uint32_t away) {
     struct raft *r = (struct raft *)(uintptr_t)guard_raft(c->nodes[2].g);
     char *address = aligned_alloc(65536, 65536);
     assert_non_null(address);
-    strncpy(address, "node-1", 7);
+    memcpy(address, "node-1", 7);
     raft_free(r->follower_state.current_leader.address);
     r->follower_state.current_leader.address = address;
     struct raft_message m = {.type = RAFT_REQUEST_VOTE_RESULT};
