@@ -1,5 +1,6 @@
-/* The cluster of guard_cluster.h: nodes and their disks, the queue of messages, and the watch over what
- * no cluster may do. Each step is deterministic; what happens is decided by the caller alone. */
+/* The cluster of guard_cluster.h: nodes and their disks, the queue of messages, and the watch over
+ * what no cluster may do. Each step is deterministic; what happens is decided by the caller alone.
+ */
 #include "tests/lib/guard_cluster.h"
 
 #include <assert.h>

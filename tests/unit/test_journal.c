@@ -1,5 +1,6 @@
-/* The journal: what gathers while a write is under way goes out as one, a truncated tail's late completion
- * says nothing, and a full disk loses nothing. The exec is driven by hand; disk and log are real code. */
+/* The journal: what gathers while a write is under way goes out as one, a truncated tail's late
+ * completion says nothing, and a full disk loses nothing. The exec is driven by hand; disk and log
+ * are real code. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
