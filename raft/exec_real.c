@@ -1,133 +1,167 @@
-/* See exec.h and exec_real.h. Two lists under one mutex: jobs to run and jobs that have run. The
- * thread takes one job at a time from the first and puts it into the second; uv_async tells the
- * loop, which delivers all that are there. Close is the last job in the queue, so everything before
- * it is run and delivered. */
-#include "raft/exec_real.h"
+/* The real side of exec.h: a thread, a queue of jobs to run and a queue of jobs that are done. The
+ * thread sleeps on a condition variable; the loop is woken by one uv_async, which may stand for many
+ * finished jobs.
+ *
+ * Happy path: submit puts the job into `waiting` and signals -> the thread runs it without the mutex,
+ * puts it into `finished` and wakes the loop -> the loop takes all that is finished and calls each
+ * done, in order.
+ * Failure modes: a thread or an async that can't be made fails exec_real_start and nothing remains;
+ * submit can't fail, since a job brings its own memory.
+ * Close: what was submitted runs to its end and every done is called, those of jobs that a done
+ * submits too; then the thread is joined, the async closed, the memory freed, `closed` called. The
+ * loop is not blocked meanwhile: joining waits only for a thread that has already said that it ends. */
+#include "raft/exec.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 
-struct list {
-    struct job *first, **last; /* FIFO; last points to the place for the next */
+#include <uv.h>
+
+#define THREAD_NAME_ROOM 16 /* what the kernel keeps of a thread's name, with the NUL */
+
+struct job_queue {
+    struct job *first; /* oldest; NULL: empty */
+    struct job *last;  /* newest */
 };
 
-struct exec_real {
-    struct exec base;
-    pthread_mutex_t lock; /* of the two lists */
-    pthread_cond_t more;  /* something was submitted */
-    struct list waiting, ran;
-    struct job stop; /* submitted by close */
-    bool stopped;    /* its done was delivered */
-    uv_async_t async;
-    pthread_t thread;
-    char name[16]; /* of the thread */
-    void (*closed)(void *ctx);
-    void *ctx; /* for closed */
+struct real_exec {
+    struct exec exec;          /* the interface; first */
+    pthread_mutex_t mutex;     /* waiting, finished, closing, ended */
+    pthread_cond_t wake;       /* waiting or closing has changed */
+    struct job_queue waiting;  /* to run */
+    struct job_queue finished; /* to be told */
+    bool closing;              /* end when nothing waits */
+    bool ended;                /* the thread's last act */
+    pthread_t thread;          /* runs the jobs */
+    uv_async_t async;          /* wakes the loop; data is this */
+    uint64_t under_way;        /* loop only: submitted, done not yet called */
+    bool close_asked;          /* loop only */
+    void (*closed)(void *ctx); /* of exec_real_close */
+    void *ctx;                 /* of exec_real_close */
 };
 
-static void list_clear(struct list *l) {
-    l->first = NULL;
-    l->last = &l->first;
-}
-
-static void list_put(struct list *l, struct job *j) {
+static void queue_put(struct job_queue *q, struct job *j) {
     j->next = NULL;
-    *l->last = j;
-    l->last = &j->next;
+    if (q->first == NULL)
+        q->first = j;
+    else
+        q->last->next = j;
+    q->last = j;
 }
 
-static struct job *list_take(struct list *l) {
-    struct job *j = l->first;
-    if (j) l->first = j->next;
-    if (!l->first) l->last = &l->first;
+static struct job *queue_take(struct job_queue *q) {
+    struct job *j = q->first;
+    if (j != NULL) q->first = j->next;
     return j;
 }
 
-static void submit(struct exec *base, struct job *j) {
-    struct exec_real *e = (struct exec_real *)base;
-    (void)pthread_mutex_lock(&e->lock);
-    list_put(&e->waiting, j);
-    (void)pthread_cond_signal(&e->more);
-    (void)pthread_mutex_unlock(&e->lock);
+/* ---- the thread ---- */
+
+/* The next job; NULL when it is time to end. */
+static struct job *next_job(struct real_exec *x) {
+    pthread_mutex_lock(&x->mutex);
+    while (x->waiting.first == NULL && !x->closing)
+        pthread_cond_wait(&x->wake, &x->mutex);
+    struct job *j = queue_take(&x->waiting);
+    x->ended = j == NULL;
+    pthread_mutex_unlock(&x->mutex);
+    return j;
 }
 
-static void *work(void *at) {
-    struct exec_real *e = at;
-    (void)pthread_setname_np(pthread_self(), e->name);
-    for (bool going = true; going;) {
-        (void)pthread_mutex_lock(&e->lock);
-        while (!e->waiting.first)
-            (void)pthread_cond_wait(&e->more, &e->lock);
-        struct job *j = list_take(&e->waiting);
-        (void)pthread_mutex_unlock(&e->lock);
-        going = j != &e->stop;
-        if (going) j->run(j);
-        (void)pthread_mutex_lock(&e->lock);
-        list_put(&e->ran, j);
-        (void)pthread_mutex_unlock(&e->lock);
-        (void)uv_async_send(&e->async);
+static void *work(void *ctx) {
+    struct real_exec *x = ctx;
+    struct job *j;
+    while ((j = next_job(x)) != NULL) {
+        j->run(j);
+        pthread_mutex_lock(&x->mutex);
+        queue_put(&x->finished, j);
+        pthread_mutex_unlock(&x->mutex);
+        (void)uv_async_send(&x->async);
     }
+    (void)uv_async_send(&x->async);
     return NULL;
 }
 
-static void on_closed(uv_handle_t *handle) {
-    struct exec_real *e = handle->data;
-    (void)pthread_cond_destroy(&e->more);
-    (void)pthread_mutex_destroy(&e->lock);
-    void (*closed)(void *ctx) = e->closed;
-    void *ctx = e->ctx;
-    free(e);
-    if (closed) closed(ctx);
+/* ---- the loop ---- */
+
+static void submit(struct exec *e, struct job *j) {
+    struct real_exec *x = (struct real_exec *)e;
+    x->under_way++;
+    pthread_mutex_lock(&x->mutex);
+    queue_put(&x->waiting, j);
+    pthread_cond_signal(&x->wake);
+    pthread_mutex_unlock(&x->mutex);
 }
 
-/* Delivers what had run when it was called; what runs meanwhile has its own wake-up. */
-static void on_async(uv_async_t *async) {
-    struct exec_real *e = async->data;
-    (void)pthread_mutex_lock(&e->lock);
-    struct job *j = e->ran.first;
-    list_clear(&e->ran);
-    (void)pthread_mutex_unlock(&e->lock);
-    while (j) {
-        struct job *next = j->next;
-        if (j == &e->stop)
-            e->stopped = true;
-        else
-            j->done(j);
-        j = next;
+static void free_exec(uv_handle_t *handle) {
+    struct real_exec *x = handle->data;
+    void (*closed)(void *ctx) = x->closed;
+    void *ctx = x->ctx;
+    (void)pthread_cond_destroy(&x->wake);
+    (void)pthread_mutex_destroy(&x->mutex);
+    free(x);
+    if (closed != NULL) closed(ctx);
+}
+
+/* Once every done was called, a closing exec lets its thread end, and then goes itself. */
+static void close_on(struct real_exec *x) {
+    if (!x->close_asked || x->under_way != 0 || uv_is_closing((uv_handle_t *)&x->async)) return;
+    pthread_mutex_lock(&x->mutex);
+    x->closing = true;
+    bool ended = x->ended;
+    pthread_cond_signal(&x->wake);
+    pthread_mutex_unlock(&x->mutex);
+    if (!ended) return;
+    (void)pthread_join(x->thread, NULL);
+    uv_close((uv_handle_t *)&x->async, free_exec);
+}
+
+static void tell(uv_async_t *async) {
+    struct real_exec *x = async->data;
+    pthread_mutex_lock(&x->mutex);
+    struct job_queue done = x->finished;
+    x->finished.first = NULL;
+    pthread_mutex_unlock(&x->mutex);
+    struct job *j;
+    while ((j = queue_take(&done)) != NULL) {
+        j->done(j); /* may free the job, submit it again or ask to close */
+        x->under_way--;
     }
-    if (!e->stopped) return;
-    (void)pthread_join(e->thread, NULL);
-    uv_close((uv_handle_t *)&e->async, on_closed);
+    close_on(x);
 }
 
-RESULT exec_real_open(uv_loop_t *loop, const char *name, struct exec **out, struct why *why) {
-    struct exec_real *e = calloc(1, sizeof *e);
-    if (!e) return fail_with(why, ERR_NOMEM, "no memory for the thread %s", name);
-    e->base.submit = submit;
-    (void)snprintf(e->name, sizeof e->name, "%s", name);
-    list_clear(&e->waiting);
-    list_clear(&e->ran);
-    (void)pthread_mutex_init(&e->lock, NULL);
-    (void)pthread_cond_init(&e->more, NULL);
-    e->async.data = e;
-    int rc = uv_async_init(loop, &e->async, on_async);
-    if (rc == 0) {
-        rc = pthread_create(&e->thread, NULL, work, e);
-        if (rc == 0) {
-            *out = &e->base;
-            return OK;
-        }
-        uv_close((uv_handle_t *)&e->async, on_closed);
-    } else {
-        free(e);
+static RESULT thread_start(struct real_exec *x, const char *name, struct why *why) {
+    char shown[THREAD_NAME_ROOM] = {0};
+    memcpy(shown, name, strnlen(name, sizeof shown - 1));
+    int e = pthread_create(&x->thread, NULL, work, x);
+    if (e != 0) return fail_with(why, err_from_errno(e), "thread %s: can't be started", shown);
+    (void)pthread_setname_np(x->thread, shown);
+    return OK;
+}
+
+RESULT exec_real_start(struct uv_loop_s *loop, const char *name, struct exec **out,
+                       struct why *why) {
+    struct real_exec *x = calloc(1, sizeof *x);
+    if (x == NULL) return ERR_NOMEM;
+    x->exec.submit = submit;
+    if (pthread_mutex_init(&x->mutex, NULL) != 0 || pthread_cond_init(&x->wake, NULL) != 0 ||
+        uv_async_init(loop, &x->async, tell) != 0) {
+        free(x);
+        return fail_with(why, ERR_NOMEM, "thread %s: can't be started", name);
     }
-    return fail_with(why, ERR_NOMEM, "the thread %s can't be started: %s", name,
-                     strerror(rc > 0 ? rc : -rc));
+    x->async.data = x;
+    enum err e = thread_start(x, name, why);
+    if (e == OK)
+        *out = &x->exec;
+    else
+        uv_close((uv_handle_t *)&x->async, free_exec);
+    return e;
 }
 
-void exec_real_close(struct exec *base, void (*closed)(void *ctx), void *ctx) {
-    struct exec_real *e = (struct exec_real *)base;
-    e->closed = closed;
-    e->ctx = ctx;
-    submit(base, &e->stop);
+void exec_real_close(struct exec *e, void (*closed)(void *ctx), void *ctx) {
+    struct real_exec *x = (struct real_exec *)e;
+    x->closed = closed;
+    x->ctx = ctx;
+    x->close_asked = true;
+    close_on(x);
 }
