@@ -247,6 +247,25 @@ RESULT x509_dates(struct span cert_pem, int64_t *not_before_s, int64_t *not_afte
     return e;
 }
 
+/* --- hosts --- */
+
+static bool cert_has_host(void *ctx, const char *host) {
+    X509 *cert = ctx;
+    uint8_t ip[sizeof(struct in6_addr)];
+    if (inet_pton(AF_INET, host, ip) == 1) return X509_check_ip(cert, ip, 4, 0) == 1;
+    if (inet_pton(AF_INET6, host, ip) == 1) return X509_check_ip(cert, ip, 16, 0) == 1;
+    return X509_check_host(cert, host, strlen(host), X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, NULL) ==
+           1;
+}
+
+bool x509_has_hosts(struct span cert_pem, const char *hosts) {
+    X509 *cert;
+    if (cert_parse(cert_pem, "certificate", &cert, NULL) != OK) return false;
+    bool all = hosts_walk(hosts, cert_has_host, cert);
+    X509_free(cert);
+    return all;
+}
+
 /* --- extensions --- */
 
 static bool ext_add(X509 *cert, int nid, void *value, bool critical) {

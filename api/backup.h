@@ -1,0 +1,3 @@
+#ifndef CONCLAVE_BACKUP_H
+#define CONCLAVE_BACKUP_H
+#endif

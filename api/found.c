@@ -1,0 +1,246 @@
+/* Becoming a member: init makes a cluster, join asks a member of one for admission. Both end in a
+ * keyring with an identity, after which manager_start does the rest. Whatever fails before that
+ * leaves the directory empty. */
+#include "api/manager.h"
+
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "raft/loop.h"
+
+#define JOIN_TIMEOUT_MS 20000
+
+/* --- addresses ------------------------------------------------------------------------------ */
+
+static bool is_wildcard(const char *host) {
+    return strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
+}
+
+/* The first address of this machine that others can reach. */
+static void machine_host(char out[ADDRESS_MAX]) {
+    uv_interface_address_t *all;
+    int n = 0;
+    (void)snprintf(out, ADDRESS_MAX, "127.0.0.1");
+    if (uv_interface_addresses(&all, &n) != 0) return;
+    for (int i = 0; i < n; i++) {
+        if (all[i].is_internal || all[i].address.address4.sin_family != AF_INET) continue;
+        (void)uv_ip4_name(&all[i].address.address4, out, ADDRESS_MAX);
+        break;
+    }
+    uv_free_interface_addresses(all, n);
+}
+
+void manager_advertised(const struct manager *m, const char *listen, char out[ADDRESS_MAX]) {
+    struct address parts;
+    (void)snprintf(out, ADDRESS_MAX, "%s", listen);
+    if (address_split(listen, &parts, NULL) != OK) return;
+    if (!m->config.advertise[0] && !is_wildcard(parts.host)) return;
+    char host[ADDRESS_MAX];
+    if (m->config.advertise[0])
+        (void)snprintf(host, sizeof host, "%s", m->config.advertise);
+    else
+        machine_host(host);
+    address_join(host, (unsigned)strtoul(parts.port, NULL, 10), out);
+}
+
+/* --- init ----------------------------------------------------------------------------------- */
+
+static RESULT begin(struct manager *m, struct why *why) {
+    struct node_identity *self = &m->self;
+    if (m->state == MANAGER_RUNNING || m->state == MANAGER_LEAVING)
+        return fail_with(why, ERR_EXISTS, "this node is a member of cluster %s already",
+                         self->cluster_id);
+    if (m->state != MANAGER_EMPTY) return manager_ready(m, why);
+    TRY(name_check(m->config.name, why));
+    identity_clear(self);
+    (void)snprintf(self->name, sizeof self->name, "%s", m->config.name);
+    (void)snprintf(self->client_listen, ADDRESS_MAX, "%s", m->config.client);
+    (void)snprintf(self->peer_listen, ADDRESS_MAX, "%s", m->config.peer);
+    manager_advertised(m, self->client_listen, self->client_address);
+    manager_advertised(m, self->peer_listen, self->peer_address);
+    return OK;
+}
+
+static RESULT make_secrets(struct manager *m, bool autolock, struct why *why) {
+    struct node_identity *self = &m->self;
+    char text[NODE_ID_SIZE + 1]; /* a join token's secret has the form of an id */
+    random_id(text);
+    enum err e = secret_new(text, TOKEN_SECRET_SIZE, &self->token);
+    sodium_memzero(text, sizeof text);
+    if (e == OK && autolock) e = secret_random(KEY_SIZE, &self->unlock_key);
+    if (e != OK) return fail_with(why, e, "no memory for keys: %s", err_text(e));
+    random_id(self->cluster_id);
+    random_id(self->node_id);
+    self->raft_id = 1;
+    TRY(x509_key_new(&self->root_key, why));
+    TRY(x509_root(self->root_key, self->cluster_id, &self->root_pem, why));
+    return credentials_issue(m, self->root_key, why);
+}
+
+/* The identity is complete: makes it durable and starts. */
+static RESULT settle(struct manager *m, struct kek kek, struct why *why) {
+    TRY(keyring_create(m->disk, kek, &m->keys, why));
+    TRY(identity_store(&m->self, m->keys, why));
+    return manager_start(m, why);
+}
+
+static void fail_later(uv_timer_t *timer) {
+    struct manager *m = timer->data;
+    (void)uv_timer_stop(timer);
+    manager_undo(m, m->error, m->reason);
+}
+
+/* Nothing was achieved: down again, and the one who asked is told. */
+static void give_up(struct manager *m, enum err e, const char *text) {
+    m->error = e;
+    if (text != m->reason) (void)snprintf(m->reason, sizeof m->reason, "%s", text);
+    manager_set_state(m, MANAGER_LEAVING);
+    (void)uv_timer_start(&m->beat, fail_later, 0, 0);
+}
+
+RESULT manager_init(struct manager *m, bool autolock, manager_done *done, void *ctx,
+                    struct why *why) {
+    TRY(begin(m, why));
+    enum err e = make_secrets(m, autolock, why);
+    if (e != OK) {
+        identity_clear(&m->self);
+        return e;
+    }
+    m->self.state = IDENTITY_MADE;
+    m->done = done;
+    m->done_ctx = ctx;
+    e = settle(m, manager_kek(m), why);
+    if (e != OK) give_up(m, e, why->text);
+    return OK;
+}
+
+/* --- join ----------------------------------------------------------------------------------- */
+
+struct newcomer {
+    uv_work_t work;
+    struct manager *manager;
+    char address[ADDRESS_MAX];     /* of a member */
+    char digest[ROOT_DIGEST_TEXT]; /* of the token */
+    struct wire_join request;
+    struct wire_joined answer; /* spans into memory */
+    struct buf csr, memory;
+    struct secret *key; /* own new key */
+    enum err error;
+    struct why why;
+};
+
+static void newcomer_free(struct newcomer *n) {
+    secret_free(n->key);
+    buf_free(&n->csr);
+    buf_wipe(&n->memory);
+    sodium_memzero(n, sizeof *n);
+    free(n);
+}
+
+/* Away from the loop: it blocks. */
+static void ask(uv_work_t *work) {
+    struct newcomer *n = work->data;
+    n->error = join_request(n->address, n->digest, &n->request, JOIN_TIMEOUT_MS, &n->memory,
+                            &n->answer, &n->why);
+}
+
+static RESULT take_answer(struct manager *m, struct newcomer *n, struct why *why) {
+    struct node_identity *self = &m->self;
+    const struct wire_joined *a = &n->answer;
+    self->state = IDENTITY_MEMBER;
+    self->raft_id = a->raft_id;
+    (void)snprintf(self->cluster_id, sizeof self->cluster_id, "%s", a->cluster_id);
+    (void)snprintf(self->node_id, sizeof self->node_id, "%s", a->node_id);
+    self->n = a->n;
+    memcpy(self->members, a->members, a->n * sizeof a->members[0]);
+    TRY(buf_add_span(&self->cert_pem, a->cert));
+    TRY(buf_add_span(&self->root_pem, a->root));
+    self->key_pem = n->key;
+    n->key = NULL;
+    TRY(x509_key_matches(a->cert, self->key_pem, why));
+    struct x509_subject subject;
+    TRY(x509_verify(a->root, a->cert, m->clock.wall_s(&m->clock), &subject, why));
+    if (strcmp(subject.cn, a->node_id) != 0 || strcmp(subject.o, a->cluster_id) != 0)
+        return fail_with(why, ERR_CERTIFICATE,
+                         "the certificate names another node than the answer");
+    return OK;
+}
+
+/* Autolock's key seals the new keyring from its first byte on. */
+static RESULT settle_joined(struct manager *m, struct newcomer *n, struct why *why) {
+    TRY(take_answer(m, n, why));
+    struct kek kek = manager_kek(m);
+    if (kek.kind == KEK_PLAIN && n->answer.unlock_key.size == KEY_SIZE) {
+        secret_free(m->unlock_key);
+        m->unlock_key = NULL;
+        TRY(secret_new(n->answer.unlock_key.at, KEY_SIZE, &m->unlock_key));
+        kek = (struct kek){.kind = KEK_UNLOCK_KEY, .key = m->unlock_key};
+    }
+    return settle(m, kek, why);
+}
+
+static void on_asked(uv_work_t *work, int status) {
+    struct newcomer *n = work->data;
+    struct manager *m = n->manager;
+    struct why why = n->why;
+    enum err e = status == 0 ? n->error : ERR_CLOSED;
+    m->joining = false;
+    if (m->state == MANAGER_STOPPING) {
+        newcomer_free(n);
+        return;
+    }
+    bool touched = e == OK;
+    if (e == OK) e = settle_joined(m, n, &why);
+    newcomer_free(n);
+    if (e == OK) {
+        manager_finish(m, OK, "");
+    } else if (touched) {
+        give_up(m, e, why.text);
+    } else {
+        identity_clear(&m->self);
+        manager_set_state(m, MANAGER_EMPTY);
+        manager_finish(m, e, why.text[0] ? why.text : err_text(e));
+    }
+}
+
+static RESULT prepare(struct manager *m, struct newcomer *n, struct why *why) {
+    TRY(x509_key_new(&n->key, why));
+    TRY(x509_request(n->key, m->config.name, &n->csr, why));
+    (void)snprintf(n->request.name, sizeof n->request.name, "%s", m->self.name);
+    (void)snprintf(n->request.client_address, ADDRESS_MAX, "%s", m->self.client_address);
+    (void)snprintf(n->request.peer_address, ADDRESS_MAX, "%s", m->self.peer_address);
+    n->request.request = buf_span(&n->csr);
+    return OK;
+}
+
+RESULT manager_join(struct manager *m, const char *address, const char *token, manager_done *done,
+                    void *ctx, struct why *why) {
+    char digest[ROOT_DIGEST_TEXT], secret[TOKEN_SECRET_SIZE + 1];
+    struct address parts;
+    TRY(begin(m, why));
+    TRY(token_parse(token, digest, secret, why));
+    TRY(address_split(address, &parts, why));
+    struct newcomer *n = calloc(1, sizeof *n);
+    if (!n) return fail_with(why, ERR_NOMEM, "no memory to join");
+    n->work.data = n;
+    n->manager = m;
+    n->csr = buf_new(PEM_MAX);
+    n->memory = buf_new(FRAME_MAX);
+    memcpy(n->digest, digest, sizeof n->digest);
+    (void)snprintf(n->address, sizeof n->address, "%s", address);
+    (void)snprintf(n->request.token, sizeof n->request.token, "%s", secret);
+    sodium_memzero(secret, sizeof secret);
+    enum err e = prepare(m, n, why);
+    if (e == OK && uv_queue_work(m->config.loop, &n->work, ask, on_asked) != 0)
+        e = fail_with(why, ERR_NOMEM, "no thread to join with");
+    if (e != OK) {
+        newcomer_free(n);
+        return e;
+    }
+    m->joining = true;
+    m->done = done;
+    m->done_ctx = ctx;
+    manager_set_state(m, MANAGER_JOINING);
+    return OK;
+}
