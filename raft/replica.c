@@ -530,8 +530,9 @@ void replica_connected(struct replica *r, uint64_t peer) {
 
 /* --- opening --- */
 
-RESULT replica_restore_file(struct replica *r, uint64_t index, struct snapshot_meta *meta,
-                            struct buf *conf, struct why *why) {
+/* The snapshot of `index` into the machine. */
+static RESULT restore_file(struct replica *r, uint64_t index, struct snapshot_meta *meta,
+                           struct buf *conf, struct why *why) {
     struct snapshot_reader *reader;
     struct machine_restore *restore = NULL;
     struct buf scratch = buf_new(2 * SNAPSHOT_CHUNK), raw = buf_new(2 * SNAPSHOT_CHUNK);
@@ -632,7 +633,7 @@ static RESULT load_snapshot(struct replica *r, struct snapshot_meta *meta, struc
                             struct why *why) {
     TRY(snapshot_latest(&r->files, &meta->index, why));
     if (meta->index == 0) return OK;
-    TRY(replica_restore_file(r, meta->index, meta, conf, why));
+    TRY(restore_file(r, meta->index, meta, conf, why));
     r->applied = r->commit = r->conf_seen = r->snapshot_index = meta->index;
     return replica_note_conf(r, meta->conf_index, meta->conf) ? OK : ERR_NOMEM;
 }

@@ -1,4 +1,4 @@
-/* What the files of the replica share: its state, and who owns which part of it.
+/* What the files of the replica give each other; the state that they share is in replica_state.h.
  *
  *     replica.c    life, the step loop, apply          propose.c   writes: inbox, batches,
  * forwarding reads.c      linearizable reads                  members.c   configuration, promotion,
@@ -10,131 +10,7 @@
 #ifndef CONCLAVE_REPLICA_INTERNAL_H
 #define CONCLAVE_REPLICA_INTERNAL_H
 
-#include "raft/ballot.h"
-#include "raft/journal.h"
-#include "raft/replica.h"
-#include "raft/wire.h"
-
-#define HASH_EVERY         64  /* a state hash is kept at every 64th index */
-#define HASHES_KEPT        64  /* of them */
-#define CONFIGURATIONS_MAX 256 /* committed configurations remembered above the snapshot */
-#define HOUSEKEEPING_MS    20 /* deadlines and polls are looked at this often while there are any */
-#define APPLY_BYTES_A_TURN (8 * MIB)
-
-/* One entry of ours on its way to commit, with the proposals whose commands are in it, in order. */
-struct batch {
-    uint64_t index, term;  /* of the entry */
-    size_t bytes;          /* for INFLIGHT_BYTES_MAX */
-    struct proposal *head; /* its proposals */
-    struct batch *next;
-};
-
-struct queue { /* of proposals, in order */
-    struct proposal *head, **tail;
-    size_t n, bytes;
-};
-
-/* A committed configuration, for the metadata of snapshots. */
-struct conf_item {
-    uint64_t index;   /* of the CHANGE */
-    struct buf bytes; /* encoded */
-};
-
-struct hash_item {
-    uint64_t index; /* 0: unused */
-    uint8_t hash[STATE_HASH_SIZE];
-};
-
-/* What this member knows of another one. */
-struct peer_state {
-    uint64_t id;
-    uint64_t pong_seq;     /* highest read round confirmed in our term */
-    uint64_t pong_ms;      /* when it was last heard */
-    struct stream *stream; /* a snapshot on its way to it; NULL: none */
-};
-
-struct taking;    /* a snapshot being written: snapshots.c */
-struct receiving; /* a snapshot being received: install.c */
-
-struct replica {
-    struct replica_env env;
-    struct replica_config config;
-    struct guard *guard;
-    struct ballot *ballot;
-    struct journal log;
-    struct snapshot_options files; /* for snapshot_* */
-
-    enum err failed;            /* OK while it runs */
-    struct why why;             /* the reason */
-    bool failure_told, closing; /* env.failed was called; replica_close was */
-    bool settling;              /* replica_settle is on the stack */
-    void (*closed)(void *ctx);
-    void *closed_ctx;
-
-    uint64_t now_ms;                            /* of the event in progress */
-    uint64_t armed_ms;                          /* what env.arm was last told */
-    uint64_t term, leader;                      /* what env.leader was last told */
-    bool leading;                               /* leader in `term` */
-    uint64_t commit, applied;                   /* commit: own maximum */
-    uint64_t conf_seen;                         /* entries up to here were looked at for a CHANGE */
-    struct conf_item confs[CONFIGURATIONS_MAX]; /* ascending */
-    unsigned confs_n;
-    struct hash_item hashes[HASHES_KEPT];
-    struct buf result; /* scratch: of the command being applied */
-
-    struct { /* what the engine is being stepped with */
-        struct entry *const *entries;
-        uint64_t first; /* index of entries[0] */
-        unsigned n;
-    } step;
-    struct queue inbox;                    /* proposals not yet in an entry */
-    struct batch *batches, **batches_tail; /* ours, not yet committed; ascending */
-    size_t inflight_bytes;
-    struct queue forwarded; /* proposals that the leader was sent */
-    struct call *calls;     /* calls that the leader was sent, and those without a leader yet */
-    uint64_t next_id;       /* of forwards */
-
-    struct reads {
-        struct read *waiting, **waiting_tail; /* not yet in a round */
-        struct read *pinged, **pinged_tail;   /* in a round, seq ascending */
-        struct read *ready, **ready_tail;     /* confirmed: wait for applied >= index */
-        struct remote_read *remote;           /* of other members */
-        size_t n;
-        uint64_t seq;        /* last round */
-        uint64_t forward_id; /* our question to the leader; 0: none */
-        uint64_t forward_ms; /* when it was asked */
-        uint64_t ping_ms;    /* when the last PING went out */
-    } reads;
-
-    struct peer_state peers[MEMBERS_MAX];
-    unsigned peers_n;
-    struct change *change;     /* under way; NULL: none */
-    bool change_catching_up;   /* waits for raft_catch_up */
-    uint64_t change_term;      /* term of its entry */
-    uint64_t promoting;        /* standby that is being caught up by itself; 0: none */
-    uint64_t promote_after_ms; /* not before */
-
-    struct taking *taking;
-    struct receiving *receiving;
-    uint64_t snapshot_index;       /* newest durable snapshot; 0: none */
-    uint64_t snapshot_size;        /* bytes of its file */
-    uint32_t snapshot_generation;  /* DEK that it is under */
-    uint64_t snapshot_retry_ms;    /* no earlier try */
-    uint64_t bytes_since_snapshot; /* entry bytes applied since */
-    struct {                       /* one request for a snapshot from outside */
-        bool wanted;
-        void (*done)(void *ctx, enum err e, uint64_t index);
-        void *ctx;
-    } ask;
-    struct { /* replica_reseal under way */
-        bool wanted, rolled;
-        uint64_t above; /* a snapshot at or past it frees the old segments; 0: not known yet */
-        void (*done)(void *ctx, enum err e);
-        void *ctx;
-        struct proposal nudge; /* an empty command that moves the log on */
-        bool nudged;
-    } reseal;
-};
+#include "raft/replica_state.h"
 
 /* replica.c */
 void replica_fail(struct replica *r, enum err e, const char *text);
@@ -148,8 +24,6 @@ struct peer_state *replica_peer(struct replica *r, uint64_t id); /* NULL: no roo
 const struct conf_item *replica_conf_at(const struct replica *r,
                                         uint64_t index); /* newest <= index */
 bool replica_note_conf(struct replica *r, uint64_t index, struct span bytes);
-RESULT replica_restore_file(struct replica *r, uint64_t index, struct snapshot_meta *meta,
-                            struct buf *conf, struct why *why); /* snapshot -> machine, at open */
 
 /* propose.c */
 void propose_start(struct replica *r);
