@@ -207,8 +207,8 @@ static RESULT found_log(struct manager *m, struct why *why) {
 }
 
 RESULT manager_start(struct manager *m, struct why *why) {
-    TRY(exec_real_open(m->config.loop, "log", &m->log_exec, why));
-    TRY(exec_real_open(m->config.loop, "snapshot", &m->snapshot_exec, why));
+    TRY(exec_real_start(m->config.loop, "log", &m->log_exec, why));
+    TRY(exec_real_start(m->config.loop, "snapshot", &m->snapshot_exec, why));
     TRY(manager_store_open(m, why));
     m->env.disk = m->disk;
     m->env.keys = m->keys;

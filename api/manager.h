@@ -17,7 +17,7 @@
 
 #include "api/identity.h"
 #include "api/log.h"
-#include "raft/exec_real.h"
+#include "raft/exec.h"
 #include "raft/peer.h"
 #include "raft/replica.h"
 #include "store/command.h"

@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-#include "raft/exec_real.h"
+#include "raft/exec.h"
 #include "raft/loop.h"
 #include "raft/replica.h"
 #include "store/store.h"
