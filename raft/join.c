@@ -189,9 +189,10 @@ static RESULT say(struct dialog *c, const struct wire_join *request, struct why 
     return push(c, why);
 }
 
-/* Until one whole frame is there. */
+/* Until one whole frame is there; the server may end the connection right behind it. */
 static RESULT hear(struct dialog *c, struct buf *plain, struct why *why) {
     bool open = true;
+    enum err ended = OK;
     for (;;) {
         size_t size = 0;
         TRY(wire_frame_size(buf_span(plain), &size));
@@ -199,12 +200,12 @@ static RESULT hear(struct dialog *c, struct buf *plain, struct why *why) {
             return fail_with(why, ERR_PROTOCOL, "%s: the answer is too long", c->address);
         if (size != 0 && size <= plain->size) {
             plain->size = size;
+            if (why != NULL) why->text[0] = '\0'; /* of an end after the answer */
             return OK;
         }
+        if (ended != OK) return ended;
         TRY(pull(c, why));
-        size_t before = plain->size;
-        enum err e = advance(c, plain, &open, why);
-        if (e != OK && plain->size == before) return e;
+        ended = advance(c, plain, &open, why);
     }
 }
 

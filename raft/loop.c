@@ -5,6 +5,7 @@
 
 #include <netdb.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -28,6 +29,13 @@ static int64_t real_wall_s(struct clock *c) {
 
 void clock_real(struct clock *out) {
     *out = (struct clock){.now_ms = real_ms, .wall_s = real_wall_s, .now_us = real_us};
+}
+
+void loop_block_sigpipe(void) {
+    sigset_t set;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGPIPE);
+    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
 static enum err refuse(const char *text, struct why *why, const char *reason) {

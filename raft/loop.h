@@ -13,6 +13,11 @@
 /* Milliseconds and microseconds of CLOCK_BOOTTIME, wall seconds of CLOCK_REALTIME. */
 void clock_real(struct clock *out);
 
+/* A write to a connection that the other side has closed raises SIGPIPE, which would end the
+ * process. Blocks it for the calling thread, which must be the one that runs the loop; nothing else
+ * of the process changes, so that a library may do it. */
+void loop_block_sigpipe(void);
+
 struct address {
     char host[ADDRESS_MAX]; /* without brackets */
     char port[6];           /* decimal digits */

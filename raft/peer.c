@@ -322,6 +322,7 @@ static RESULT listen_now(struct peers *p, struct why *why) {
 RESULT peers_open(const struct peers_config *config, struct peers **out, struct why *why) {
     struct peers *p = calloc(1, sizeof *p);
     if (p == NULL) return ERR_NOMEM;
+    loop_block_sigpipe();
     p->config = *config;
     enum err e = peers_credentials(p, config->root_pem, config->cert_pem, config->key_pem, why);
     if (e != OK) {

@@ -53,7 +53,8 @@ struct peers_figures {
     uint64_t dropped; /* frames for a peer that was away, unknown or too slow */
 };
 
-/* Listens at once. ERR_IN_USE with the address, ERR_INVALID for one that does not parse. */
+/* Listens at once. Called by the thread that runs the loop (its SIGPIPE is blocked). ERR_IN_USE
+ * with the address, ERR_INVALID for one that does not parse. */
 RESULT peers_open(const struct peers_config *config, struct peers **out, struct why *why);
 void peers_close(struct peers *p, void (*closed)(void *ctx), void *ctx);
 
