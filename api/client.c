@@ -260,8 +260,8 @@ static RESULT exchange(struct client *c, const struct client_request *r, struct 
     TRY(send_request(c, r, why));
     TRY(read_head(c, &head, why));
     bool good = head.status / 100 == 2;
-    struct buf refusal = buf_new(ANSWER_MAX);
-    struct buf *body = good ? answer : &refusal;
+    struct buf refusal = buf_new(ANSWER_MAX); /* or an answer that nobody wants */
+    struct buf *body = good && answer ? answer : &refusal;
     struct client_request plain = *r;
     if (!good) plain.piece = NULL;
     enum err e =
