@@ -184,7 +184,7 @@ RESULT manager_open(struct manager *m, struct why *why) {
 static void own_config(struct manager *m) {
     m->raft = (struct replica_config){
         .raft_id = m->self.raft_id,
-        .alg = seal_fastest(),
+        .alg = m->config.null_cipher ? SEAL_NULL : seal_fastest(),
         .election_ms = ELECTION_TIMEOUT_MS,
         .heartbeat_ms = HEARTBEAT_MS,
         .seed = (unsigned)random_u64(),

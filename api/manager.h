@@ -45,6 +45,7 @@ struct manager_config {
     char peer[ADDRESS_MAX];       /* HOST:PORT to listen on for peers; "" as before */
     char advertise[ADDRESS_MAX];  /* HOST announced to others; "": the one of the addresses */
     bool alone;                   /* no peers at all: one embedded node */
+    bool null_cipher;             /* the benchmark's only: nothing is sealed at rest */
     enum kek_kind kek_kind;       /* what seals the keyring, unless autolock's key does */
     struct secret *kek; /* passphrase or key; the manager's from manager_open on; NULL: none */
     void *ctx;          /* for the functions below */

@@ -1,8 +1,50 @@
-/* The benchmarks of conclave-bench: one function each, called with its own name as argv[0]; the
- * result is the exit code. main.c has the table. */
+/* What the benchmarks share: a case, its figures, latencies by logarithmic buckets, and scratch
+ * directories. Every figure is measured in the run that prints it. */
 #ifndef CONCLAVE_BENCH_H
 #define CONCLAVE_BENCH_H
 
+#include "crypto/base.h"
+
+/* One load: `window` writes of `size` bytes always under way, on `nodes` members, for a while. */
+struct bench_case {
+    unsigned nodes;   /* 1 or 3 */
+    size_t size;      /* bytes of a write */
+    unsigned window;  /* writes under way, <= BENCH_WINDOW_MAX */
+    double seconds;   /* measured, after a warm-up of a fifth of it */
+    const char *dir;  /* for the data; on the disk to be measured */
+    bool null_cipher; /* Conclave only: no encryption at rest */
+};
+
+struct bench_figures {
+    double per_s;                   /* committed writes a second */
+    double p50_us, p99_us, p999_us; /* from submission to outcome */
+    double cpu_us;                  /* processor time of all members a write */
+};
+
+#define BENCH_WINDOW_MAX 4096
+#define LATENCY_BUCKETS  1024
+
+/* Latencies in buckets of 1/16 octave: 4 % wide. */
+struct latency {
+    uint64_t n[LATENCY_BUCKETS]; /* counts */
+    uint64_t total;              /* of all buckets */
+};
+
+void latency_add(struct latency *l, uint64_t ns);
+double latency_us(const struct latency *l, double fraction); /* 0.5: the median */
+
+uint64_t bench_now_ns(void);
+double bench_cpu_s(void); /* user and system time of the process so far */
+RESULT bench_dir(const char *parent, char out[256]); /* a fresh directory */
+void bench_remove(const char *dir);                  /* with all that is in it */
+
+RESULT bench_uv(const struct bench_case *c, struct bench_figures *out); /* libraft's own driver */
+RESULT bench_conclave(const struct bench_case *c, struct bench_figures *out); /* ours */
+
+/* The benchmarks: called with their own name as argv[0]; the result is the exit code. main.c has
+ * the table. */
+int bench_replication(int argc, char **argv);
+int bench_floor(int argc, char **argv);
 int bench_store(int argc, char **argv);
 
 #endif

@@ -1,4 +1,5 @@
 /* conclave-bench NAME [ARGUMENTS]: finds the benchmark in the table and runs it. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,6 +11,9 @@ static const struct {
     const char *text;
     int (*run)(int argc, char **argv);
 } benchmarks[] = {
+    {"replication", "committed writes a second and their latency, beside libraft's own driver",
+     bench_replication},
+    {"floor", "what the bare disk and the loopback give", bench_floor},
     {"store", "the state machine alone: puts, gets, scans, image, memory", bench_store},
 };
 
@@ -23,6 +27,7 @@ static void usage(FILE *out) {
 
 int main(int argc, char **argv) {
     struct why why;
+    (void)signal(SIGPIPE, SIG_IGN); /* a closed connection is an error code, not an end */
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         usage(stdout);
         return 0;

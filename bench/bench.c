@@ -1,0 +1,56 @@
+/* See bench.h. */
+#include "bench/bench.h"
+
+#include <ftw.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+void latency_add(struct latency *l, uint64_t ns) {
+    double octaves = log2(ns < 1 ? 1.0 : (double)ns);
+    size_t bucket = (size_t)(octaves * 16);
+    if (bucket >= LATENCY_BUCKETS) bucket = LATENCY_BUCKETS - 1;
+    l->n[bucket]++;
+    l->total++;
+}
+
+double latency_us(const struct latency *l, double fraction) {
+    uint64_t rank = (uint64_t)((double)l->total * fraction), seen = 0;
+    for (size_t i = 0; i < LATENCY_BUCKETS; i++) {
+        seen += l->n[i];
+        if (seen > rank) return exp2(((double)i + 0.5) / 16) / 1000;
+    }
+    return 0;
+}
+
+uint64_t bench_now_ns(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec;
+}
+
+static double seconds(struct timeval t) { return (double)t.tv_sec + (double)t.tv_usec / 1e6; }
+
+double bench_cpu_s(void) {
+    struct rusage u;
+    (void)getrusage(RUSAGE_SELF, &u);
+    return seconds(u.ru_utime) + seconds(u.ru_stime);
+}
+
+RESULT bench_dir(const char *parent, char out[256]) {
+    int n = snprintf(out, 256, "%s/conclave-bench-XXXXXX", parent);
+    if (n < 0 || n >= 256) return ERR_TOO_LARGE;
+    return mkdtemp(out) != NULL ? OK : ERR_IO;
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw) {
+    (void)st;
+    (void)flag;
+    (void)ftw;
+    return remove(path);
+}
+
+void bench_remove(const char *dir) { (void)nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
