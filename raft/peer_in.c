@@ -241,6 +241,29 @@ static void cut_oldest_stranger(struct peers *p) {
     if (in != NULL) channel_fail(&in->channel, ERR_BUSY, "too many connections that say nothing");
 }
 
+static void on_rejected(uv_handle_t *h) {
+    struct peers *p = h->data;
+    p->rejecting = false;
+    if (p->reject_more && !p->closing) {
+        p->reject_more = false;
+        peers_accept((uv_stream_t *)&p->listener, 0);
+    }
+    peers_handle_gone(p);
+}
+
+/* Without memory a connection is still to be taken, or libuv would listen no more. */
+static void reject(struct peers *p, const char *reason) {
+    peers_log(p, &p->limiters[0], LEVEL_ERROR, "can't take a connection: %s", reason);
+    p->reject_more = p->rejecting;
+    if (p->rejecting) return;
+    p->rejecting = true;
+    (void)uv_tcp_init(p->config.loop, &p->rejected);
+    p->rejected.data = p;
+    p->handles++;
+    (void)uv_accept((uv_stream_t *)&p->listener, (uv_stream_t *)&p->rejected);
+    uv_close((uv_handle_t *)&p->rejected, on_rejected);
+}
+
 void peers_accept(uv_stream_t *listener, int status) {
     struct peers *p = listener->data;
     struct why why = {0};
@@ -249,8 +272,7 @@ void peers_accept(uv_stream_t *listener, int status) {
     struct inbound *in = calloc(1, sizeof *in);
     if (in == NULL || channel_init(&in->channel, p, &inbound_events, p->server, &why) != OK) {
         free(in);
-        peers_log(p, &p->limiters[0], LEVEL_ERROR, "can't take a connection: %s",
-                  why.text[0] != '\0' ? why.text : err_text(ERR_NOMEM));
+        reject(p, why.text[0] != '\0' ? why.text : err_text(ERR_NOMEM));
         return;
     }
     count(p, IN_HANDSHAKE, 1);

@@ -165,6 +165,9 @@ struct peers {
     struct inbound *in_first, *in_last;
     unsigned strangers;                /* inbounds in HANDSHAKE and HELLO */
     unsigned joins;                    /* inbounds in JOIN, ASKED and ANSWERED */
+    uv_tcp_t rejected;                 /* a connection that there is no memory for */
+    bool rejecting;                    /* it is being closed */
+    bool reject_more;                  /* another one waits for that */
     struct limiter limiters[LIMITERS]; /* of refused connections, by source */
     struct peers_figures figures;
     char read[READ_SIZE]; /* every socket is read into this */

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/lib/fault.h"
 #include "tests/lib/peer_net.h"
 
 static struct net net;
@@ -367,6 +368,56 @@ static void closing_at_any_moment_leaves_nothing_behind(void **state) {
     assert_true(connected);
 }
 
+/* ---- failing allocations ---- */
+
+static bool met(struct net_node *a, struct net_node *b) {
+    enum err e = peers_set(a->peers, b->id, b->node_id, b->address);
+    enum err f = peers_set(b->peers, a->id, a->node_id, a->address);
+    assert_true((e == OK || e == ERR_NOMEM) && (f == OK || f == ERR_NOMEM));
+    return e == OK && f == OK;
+}
+
+/* One allocation fails somewhere between the first call and the last frame. */
+static void connect_and_talk(void *ctx) {
+    (void)ctx;
+    struct net_node *a = &net.nodes[0], *b = &net.nodes[1];
+    while (!met(a, b)) {
+    }
+    UNTIL(&net, both_connected(a, b));
+    uint64_t seq = a->got[2];
+    struct buf frame = buf_new(FRAME_MAX);
+    fault_alloc_pause();
+    net_frame(seq, 9000, &frame);
+    fault_alloc_resume();
+    peers_send(b->peers, 1, &frame);
+    for (int i = 0; i < 20; i++)
+        (void)uv_run(&net.loop, UV_RUN_NOWAIT);
+}
+
+static void still_talks(void *ctx, bool fired) {
+    (void)ctx;
+    (void)fired;
+    struct net_node *a = &net.nodes[0], *b = &net.nodes[1];
+    UNTIL(&net, both_connected(a, b));
+    net_send(b, a, a->got[2], 9000);
+    uint64_t want = a->got[2] + 1;
+    UNTIL(&net, a->got[2] >= want);
+    assert_false(a->disorder);
+    peers_remove(a->peers, 2);
+    peers_remove(b->peers, 1);
+}
+
+static void an_allocation_that_fails_costs_a_connection_at_most(void **state) {
+    (void)state;
+    net_open(&net);
+    (void)net_node_open(&net, 1, &(struct net_fault){.handshake_ms = 300});
+    (void)net_node_open(&net, 2, &(struct net_fault){.handshake_ms = 300});
+    unsigned fired = fault_sweep_alloc(connect_and_talk, still_talks, NULL);
+    print_message("%u allocations failed in turn\n", fired);
+    assert_true(fired > 20);
+    net_close(&net);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(three_members_exchange_10000_frames_of_mixed_sizes_in_order),
@@ -386,6 +437,7 @@ int main(void) {
         cmocka_unit_test(an_address_that_is_taken_or_none_is_refused_with_a_sentence),
         cmocka_unit_test(a_new_certificate_is_for_new_connections),
         cmocka_unit_test(closing_at_any_moment_leaves_nothing_behind),
+        cmocka_unit_test(an_allocation_that_fails_costs_a_connection_at_most),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
