@@ -1,7 +1,8 @@
-"""Real managers on this machine, for the end-to-end tests: start, stop and kill them on free loopback
-ports, speak HTTP to them by their socket or by their client port (plaintext, so that a writer in
-Python is fast), and wait for a condition until a deadline. `Test` prints the lines that tests/run
-counts and ends every manager and mount, whatever happens; a manager also dies with the test."""
+"""Real managers on this machine, for the end-to-end tests: start, stop and kill them on free
+loopback ports, speak HTTP to them by their socket or by their client port (plaintext, so that a
+writer in Python is fast), and wait for a condition until a deadline. `Test` prints the lines that
+tests/run counts and ends every manager and mount, whatever happens; a manager also dies with the
+test. The only place of the end-to-end tests that may sleep."""
 import base64
 import contextlib
 import ctypes
@@ -328,6 +329,15 @@ class Cluster:
 
     def __getitem__(self, i):
         return self.managers[i]
+
+    def timeline(self, start, stop):
+        """What all members logged between two moments of the wall clock, in order."""
+        def stamp(at):
+            whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
+            return f"{whole}.{int(at % 1 * 1000):03d}Z"
+        rows = [(e["time"], m.name, e["text"]) for m in self.managers for e in m.events()]
+        return [f"    {at[11:]} {name} | {text}" for at, name, text in sorted(rows)
+                if stamp(start) <= at <= stamp(stop)]
 
     def members(self):
         """The members as the first one that answers sees them."""
