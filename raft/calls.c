@@ -1,13 +1,17 @@
 /* Calls for whoever leads: administrative questions that only the leader can answer. One without a
  * leader waits for one; one that was sent and whose leader changed ends with ERR_MAYBE_APPLIED,
- * since it may have been carried out. A call to ourselves goes through the same door, env.call. */
+ * since it may have been carried out. A call to ourselves goes through the same door, env.call.
+ *
+ * A reply belongs to whoever env.call gave it to, until reply_send; it may outlive the replica, and
+ * is then sent to nobody. */
 #include "raft/replica_internal.h"
 
 #include <stdlib.h>
 
 struct reply {
-    struct replica *r; /* the replica */
-    uint64_t to, id;   /* whom to answer; to == own id: `call` of ours */
+    struct replica *r;        /* the replica; NULL: it has ended */
+    uint64_t to, id;          /* whom to answer; to == own id: `call` of ours */
+    struct reply *next, **at; /* all that are out */
 };
 
 static struct call *take(struct replica *r, uint64_t id) {
@@ -35,7 +39,9 @@ RESULT replica_call(struct replica *r, struct call *c) {
 static void serve(struct replica *r, uint64_t from, uint64_t id, struct span request) {
     struct reply *reply = calloc(1, sizeof *reply);
     if (reply == NULL) return; /* the caller's deadline tells it */
-    *reply = (struct reply){.r = r, .to = from, .id = id};
+    *reply = (struct reply){.r = r, .to = from, .id = id, .next = r->replies, .at = &r->replies};
+    if (r->replies != NULL) r->replies->at = &reply->next;
+    r->replies = reply;
     r->env.call(r->env.ctx, from, request, reply);
 }
 
@@ -71,8 +77,18 @@ static void answer(struct replica *r, uint64_t to, uint64_t id, enum err e, stru
     replica_send(r, to, &m);
 }
 
+static void reply_unlink(struct reply *reply) {
+    *reply->at = reply->next;
+    if (reply->next != NULL) reply->next->at = reply->at;
+    reply->r = NULL;
+}
+
 void reply_send(struct reply *reply, enum err e, struct span body) {
-    answer(reply->r, reply->to, reply->id, e, body);
+    struct replica *r = reply->r;
+    if (r != NULL) {
+        reply_unlink(reply);
+        answer(r, reply->to, reply->id, e, body);
+    }
     free(reply);
 }
 
@@ -122,6 +138,8 @@ void calls_leader_changed(struct replica *r) {
 }
 
 void calls_end(struct replica *r, bool tell) {
+    while (r->replies != NULL)
+        reply_unlink(r->replies);
     if (tell) end_calls(r, false, UINT64_MAX, ERR_CLOSED);
     r->calls = NULL;
 }

@@ -91,10 +91,11 @@ RESULT journal_load(struct journal *l, struct entry *e) {
 }
 
 void journal_start(struct journal *l, struct wal *wal) {
+    bool empty = l->cache_first > l->last; /* an empty log may begin anywhere */
     l->wal = wal;
     l->first = wal_first(wal);
     l->last = wal_last(wal);
-    if (l->cache_first > l->last) l->cache_first = l->last + 1;
+    if (empty) l->cache_first = l->last + 1;
     l->persisted = l->submitted = l->last;
 }
 

@@ -142,7 +142,8 @@ struct call {
     uint64_t id;          /* the replica's */
 };
 RESULT replica_call(struct replica *r, struct call *c);
-void reply_send(struct reply *reply, enum err e, struct span answer); /* frees the reply */
+/* Frees the reply. Also good, and needed, after the replica has ended: it then goes nowhere. */
+void reply_send(struct reply *reply, enum err e, struct span answer);
 
 /* Takes a snapshot now (backup, key rotation); done on the loop. */
 void replica_snapshot(struct replica *r, void (*done)(void *ctx, enum err e, uint64_t index),

@@ -84,6 +84,7 @@ struct replica {
     size_t inflight_bytes;
     struct queue forwarded; /* proposals that the leader was sent */
     struct call *calls;     /* calls that the leader was sent, and those without a leader yet */
+    struct reply *replies;  /* out with env.call's owner */
     uint64_t next_id;       /* of forwards */
 
     struct reads {

@@ -4,8 +4,9 @@
  * other work there gets its turn, while writes go on. When the file is durable the engine is told,
  * the log compacted behind it, older files removed.
  *
- *     idle --log outgrows max(min, snapshot)--> writing (job, job, ...) --durable--> idle
+ *     idle --log outgrows max(min, snapshot)--> writing (job, job, ...) --durable--> waiting
  *                                                  `--no space--> idle, again later
+ *     waiting --our own log is durable up to there too--> idle
  *
  * Sending: one stream a peer. OFFER -> WANT(next) -> chunks, at most SNAPSHOT_WINDOW ahead of the
  * last WANT, read from the file on the side exec -> ... -> WANT(all): done. A stream whose peer
@@ -33,6 +34,7 @@ struct taking {
     struct buf conf, piece;         /* owned bytes */
     bool whole_log;                 /* leave no log behind it (re-sealing) */
     bool finished;                  /* the file is durable */
+    bool waiting;                   /* it is, but our own log does not reach it yet: no job runs */
     uint64_t size;                  /* of the file */
     uint32_t generation;            /* DEK that sealed it */
     enum err error;                 /* outcome */
@@ -144,10 +146,18 @@ static void taking_done(struct job *job) {
     } else if (!t->finished) {
         r->env.snapshot_exec->submit(r->env.snapshot_exec, &t->job);
     } else {
-        taken(r, t);
-        taking_free(t);
+        t->waiting = true;
     }
     replica_settle(r);
+}
+
+/* Others may have committed what our own disk has not got yet: the log is not cut past its end. */
+static void maybe_taken(struct replica *r) {
+    struct taking *t = r->taking;
+    if (t == NULL || !t->waiting || t->meta.index > r->log.persisted) return;
+    taken(r, t);
+    taking_free(t);
+    r->env.wake(r->env.ctx);
 }
 
 static RESULT take(struct replica *r, bool whole_log) {
@@ -436,6 +446,7 @@ void snapshots_leader_changed(struct replica *r) {
 /* --- the rest --- */
 
 void snapshots_tick(struct replica *r) {
+    maybe_taken(r);
     maybe_take(r);
     reseal_tick(r);
     streams_tick(r);
@@ -449,13 +460,14 @@ bool snapshots_busy(const struct replica *r) {
 }
 
 bool snapshots_job(const struct replica *r) {
-    if (r->taking != NULL) return true; /* one is under way as long as it lives */
+    if (r->taking != NULL && !r->taking->waiting) return true;
     for (unsigned i = 0; i < r->peers_n; i++)
         if (r->peers[i].stream != NULL && r->peers[i].stream->busy) return true;
     return false;
 }
 
 void snapshots_close(struct replica *r) {
+    if (r->taking != NULL && r->taking->waiting) taking_free(r->taking);
     for (unsigned i = 0; i < r->peers_n; i++)
         if (r->peers[i].stream != NULL) stream_end(r, r->peers[i].stream);
     r->ask.wanted = r->reseal.wanted = false;
