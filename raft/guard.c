@@ -257,6 +257,11 @@ static enum err run(struct guard *g, struct raft_event *event) {
     return guard_follow(g);
 }
 
+static bool meta_fits(const struct snapshot_meta *m, uint64_t term) {
+    return m->index > 0 && m->term > 0 && m->term <= term && m->conf_index > 0 &&
+           m->conf_index <= m->index;
+}
+
 static enum err open_check(const struct guard_start *s, const struct guard_hooks *hooks,
                            struct why *why) {
     const struct snapshot_meta *m = s->snapshot;
@@ -267,8 +272,7 @@ static enum err open_check(const struct guard_start *s, const struct guard_hooks
         return fail_with(why, ERR_INVALID, "raft id, time-outs and window must not be 0");
     if (s->first_index == 0 || s->first_index > s->last_index + 1)
         return fail_with(why, ERR_INVALID, "the log's first index lies behind its last");
-    if (m != NULL &&
-        (m->index == 0 || m->term == 0 || m->term > s->term || m->conf_index > m->index))
+    if (m != NULL && !meta_fits(m, s->term))
         return fail_with(why, ERR_CORRUPT, "the snapshot's metadata does not fit the term");
     if (m != NULL && guard_configuration_check(m->conf) != OK)
         return fail_with(why, ERR_CORRUPT, "the snapshot's configuration is damaged");
@@ -377,6 +381,7 @@ enum err guard_persisted(struct guard *g, uint64_t now_ms, uint64_t index, uint6
 
 static enum err snapshot_event(struct guard *g, const struct snapshot_meta *meta,
                                struct raft_snapshot_metadata *out) {
+    if (!meta_fits(meta, g->term)) return guard_soft(g, ERR_INVALID, "a snapshot that can't be");
     out->index = meta->index;
     out->term = meta->term;
     out->configuration_index = meta->conf_index;
@@ -398,7 +403,10 @@ enum err guard_snapshot_taken(struct guard *g, uint64_t now_ms, const struct sna
         return guard_soft(g, ERR_INVALID, "the snapshot is not of a committed entry");
     struct raft_event event = {.type = RAFT_SNAPSHOT};
     TRY(snapshot_event(g, meta, &event.snapshot.metadata));
-    event.snapshot.trailing = trailing;
+    /* The core does not expect that what is still being written is compacted. */
+    uint64_t stored = g->r.last_stored;
+    uint64_t unstored = meta->index > stored ? meta->index - stored : 0;
+    event.snapshot.trailing = unstored > trailing ? (unsigned)unstored : trailing;
     return run(g, &event);
 }
 

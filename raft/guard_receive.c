@@ -85,16 +85,18 @@ static enum err step_piece(struct guard *g, const struct raft_message *m, const 
 
 /* Everything up to the newest snapshot is committed, so the leader has it as we do: what a message
  * says of it is dropped, and the rest follows the snapshot. */
-static void rebase(const struct guard *g, struct piece *p) {
+static enum err rebase(struct guard *g, struct piece *p) {
     const struct raft_trail *t = &g->r.trail;
-    if (p->prev >= t->snapshot.index || trail_term(t, p->prev) != 0) return;
-    if (p->prev == 0 && t->offset == 0) return;
+    if (p->prev >= t->snapshot.index || trail_term(t, p->prev) != 0) return OK;
+    if (p->prev == 0 && t->offset == 0) return OK;
     size_t drop = (size_t)(t->snapshot.index - p->prev);
     if (drop > p->n) drop = p->n;
     p->entries += drop;
     p->n -= drop;
     p->prev = t->snapshot.index;
     p->prev_term = t->snapshot.term;
+    if (p->n > 0 && p->entries[0]->term < p->prev_term) return refuse(g, "terms are not in order");
+    return OK;
 }
 
 static bool has(const struct guard *g, uint64_t index, uint64_t term) {
@@ -147,7 +149,7 @@ static enum err receive_append(struct guard *g, struct raft_message *m,
     struct piece all = {.prev = a->prev_log_index, .prev_term = a->prev_log_term};
     all.entries = entries;
     all.n = a->n_entries;
-    if (!g->stale && guard_on(g, GUARD_BELOW_COMPACTION)) rebase(g, &all);
+    if (!g->stale && guard_on(g, GUARD_BELOW_COMPACTION)) TRY(rebase(g, &all));
     bool whole = g->stale || g->r.snapshot.installing || !guard_on(g, GUARD_CHANGE_SPLIT);
     return whole || all.n == 0 ? step_piece(g, m, &all) : step_pieces(g, m, all);
 }
@@ -208,12 +210,17 @@ static enum err receive_vote(struct guard *g, struct raft_message *m) {
     return is_voter(g) ? deliver_message(g, m) : vote_as_voter(g, m);
 }
 
+/* Answers to what is not asked any more: a granted pre-vote carries a term that nobody is in, and
+ * for who is no candidate the core reads the candidate's state out of another one's memory. */
 static enum err receive_vote_result(struct guard *g, struct raft_message *m) {
     struct raft_request_vote_result *v = &m->request_vote_result;
     if (v->term == 0 || v->term > TERM_MAX) return refuse(g, "a term out of range");
     v->version = 2;
-    bool asked = g->r.state == RAFT_CANDIDATE && g->r.candidate_state.in_pre_vote;
-    if (v->pre_vote && !asked && guard_on(g, GUARD_LATE_PRE_VOTE)) return OK;
+    bool candidate = g->r.state == RAFT_CANDIDATE;
+    bool asked = candidate && (!v->pre_vote || g->r.candidate_state.in_pre_vote);
+    if (!asked && guard_on(g, GUARD_LATE_PRE_VOTE)) return OK;
+    if (v->vote_granted && v->term > g->r.current_term + v->pre_vote)
+        return refuse(g, "a vote for a term that we did not ask for");
     return deliver_message(g, m);
 }
 
@@ -221,7 +228,8 @@ static enum err check_install(struct guard *g, const struct raft_install_snapsho
     TRY(check_leader(g, s->term));
     if (s->last_index == 0 || s->last_index > TERM_MAX || s->last_term == 0)
         return refuse(g, "a snapshot of nothing");
-    if (s->last_term > s->term || s->conf_index > s->last_index || s->conf.n == 0)
+    if (s->last_term > s->term || s->conf_index == 0 || s->conf_index > s->last_index ||
+        s->conf.n == 0)
         return refuse(g, "a snapshot that can't be");
     return OK;
 }
