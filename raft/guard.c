@@ -48,9 +48,8 @@
 #include "raft/guard_internal.h"
 
 _Static_assert(RAFT_VERSION_NUMBER == GUARD_RAFT_VERSION, "the guards are made for libraft 0.22.1");
-#pragma weak                                                                                       \
-    raft_version_number /* the shared library does not export it, the static one has it   \
-                                  */
+/* The static library has this function, the shared one does not export it: headers decide then. */
+#pragma weak raft_version_number
 
 static const char *const names[GUARD_COUNT] = {
     [GUARD_STALE_REPLY] = "stale-reply",

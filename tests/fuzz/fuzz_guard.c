@@ -13,7 +13,7 @@ static uint8_t next(struct cursor *c) {
     return cursor_u8(c, &v) == OK ? v : 0;
 }
 
-static unsigned lie_entries(struct cluster *c, struct cursor *in, uint64_t prev,
+static unsigned lie_entries(struct guards *c, struct cursor *in, uint64_t prev,
                             struct entry *entries[4]) {
     unsigned n = next(in) % 5;
     for (unsigned i = 0; i < n; i++) {
@@ -21,12 +21,12 @@ static unsigned lie_entries(struct cluster *c, struct cursor *in, uint64_t prev,
         enum entry_type type = what % 8 == 0 ? ENTRY_CHANGE : ENTRY_COMMAND;
         struct span conf = span_of(c->nodes[1].disk[1]->data, c->nodes[1].disk[1]->size);
         struct span bytes = type == ENTRY_CHANGE && what < 128 ? conf : span_of(&what, 1);
-        entries[i] = cluster_entry(c, prev + 1 + i + (what == 255), next(in) % 16, type, bytes);
+        entries[i] = guards_entry(c, prev + 1 + i + (what == 255), next(in) % 16, type, bytes);
     }
     return n;
 }
 
-static void lie(struct cluster *c, struct cursor *in) {
+static void lie(struct guards *c, struct cursor *in) {
     struct raft_message m = {.type = (enum raft_message_type)(next(in) % 8)};
     struct entry *entries[4] = {NULL};
     uint64_t from = 2 + next(in) % 3, term = next(in) % 16, index = next(in) % 32;
@@ -55,37 +55,37 @@ static void lie(struct cluster *c, struct cursor *in) {
     } else if (m.type == RAFT_TIMEOUT_NOW) {
         m.timeout_now = (struct raft_timeout_now){0, term, index, other};
     }
-    cluster_push(c, from, 1, &m, entries, n);
+    guards_push(c, from, 1, &m, entries, n);
     struct gc_message *q = c->queue[c->n_queue - 1];
     q->conf_size = c->nodes[1].disk[1] != NULL ? c->nodes[1].disk[1]->size : 0;
     if (q->conf_size > 0) memcpy(q->conf, c->nodes[1].disk[1]->data, q->conf_size);
-    cluster_deliver_at(c, c->n_queue - 1);
+    guards_deliver_at(c, c->n_queue - 1);
 }
 
-static void act(struct cluster *c, struct cursor *in) {
+static void act(struct guards *c, struct cursor *in) {
     struct gc_node *n = &c->nodes[1];
     uint8_t op = next(in);
     switch (op % 10) {
-    case 0: cluster_timeout(c, 1); break;
-    case 1: (void)cluster_submit(c, 1); break;
-    case 2: (void)cluster_write(c, 1); break;
-    case 3: cluster_snapshot(c, 1, op / 10 % 4); break;
-    case 4: (void)cluster_change(c, 1, 1 + op / 10 % 5, op / 50 % 4 - 1); break;
+    case 0: guards_timeout(c, 1); break;
+    case 1: (void)guards_submit(c, 1); break;
+    case 2: (void)guards_write(c, 1); break;
+    case 3: guards_snapshot(c, 1, op / 10 % 4); break;
+    case 4: (void)guards_change(c, 1, 1 + op / 10 % 5, op / 50 % 4 - 1); break;
     case 5: (void)!guard_transfer(n->g, c->now, op / 10 % 5); break;
     case 6: (void)!guard_catch_up(n->g, c->now, op / 10 % 5); break;
     default: lie(c, in); break;
     }
     while (c->n_queue > 0)
-        cluster_drop_at(c, 0);
+        guards_drop_at(c, 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct cursor in = cursor_of(span_of(data, size));
-    struct cluster *c = cluster_new(4, 1 + next(&in) % 3, 0, 1);
+    struct guards *c = guards_new(4, 1 + next(&in) % 3, 0, 1);
     c->lazy_disk = true;
-    cluster_start(c, 1);
+    guards_start(c, 1);
     while (in.left > 0 && c->violation[0] == '\0' && c->nodes[1].n_writes < GC_WRITES - 1)
         act(c, &in);
-    cluster_free(c);
+    guards_free(c);
     return 0;
 }
