@@ -1,4 +1,5 @@
-/* Verbs about the cluster and its members. Each is one or a few calls of the server's own interface. */
+/* Verbs about the cluster and its members. Each is one or a few calls of the server's own
+ * interface. */
 #include "api/cli.h"
 
 #include <inttypes.h>

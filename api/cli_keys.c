@@ -1,5 +1,6 @@
-/* Verbs about keys: autolock and unlocking, rotation, join tokens, client certificates. Keys are printed on standard
- * output and nowhere else; they come in by standard input or files, never as arguments. */
+/* Verbs about keys: autolock and unlocking, rotation, join tokens, client certificates. Keys are
+ * printed on standard output and nowhere else; they come in by standard input or files, never as
+ * arguments. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>

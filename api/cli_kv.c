@@ -1,5 +1,6 @@
-/* put, get, del, ls, over the paths of etcd's gateway. A write carries a random Idempotency-Key, so that an attempt
- * whose outcome is unknown is repeated safely. Ranges come in pages; the next begins behind the last key. */
+/* put, get, del, ls, over the paths of etcd's gateway. A write carries a random Idempotency-Key,
+ * so that an attempt whose outcome is unknown is repeated safely. Ranges come in pages; the next
+ * begins behind the last key. */
 #include "api/cli_kv.h"
 
 #include <inttypes.h>

@@ -4,8 +4,8 @@
 
 #include "api/cli.h"
 
-/* Writes one key through `client`, with retries. `extra`: a switch of the request, or NULL. The server's JSON is
- * appended to *answer, which may be NULL. Thread-safe with a client of its own. */
+/* Writes one key through `client`, with retries. `extra`: a switch of the request, or NULL. The
+ * server's JSON is appended to *answer, which may be NULL. Thread-safe with a client of its own. */
 RESULT kv_put(struct cli *cli, struct client *client, struct span key, struct span value,
               const char *extra, struct buf *answer, struct why *why);
 

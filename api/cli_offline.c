@@ -1,5 +1,5 @@
-/* Verbs that work on a data directory while no server runs on it: recover and check. They open the keyring with the
- * key that the options give. */
+/* Verbs that work on a data directory while no server runs on it: recover and check. They open
+ * the keyring with the key that the options give. */
 #include <stdio.h>
 #include <stdlib.h>
 

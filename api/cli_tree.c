@@ -1,6 +1,7 @@
-/* conclave put --dir: a tree of files as keys. The tree is listed first, then several threads, each with a connection
- * of its own, take files from the list: their writes share entries and syncs on the leader. Regular files that the
- * world may read are taken; symbolic links are not followed; what can't be read or is too large is counted. */
+/* conclave put --dir: a tree of files as keys. The tree is listed first, then several threads,
+ * each with a connection of its own, take files from the list: their writes share entries and
+ * syncs on the leader. Regular files that the world may read are taken; symbolic links are not
+ * followed; what can't be read or is too large is counted. */
 #include <errno.h>
 #include <fts.h>
 #include <pthread.h>

@@ -31,9 +31,9 @@ struct client_request {
 RESULT client_open(const struct client_config *config, struct client **out, struct why *why);
 void client_close(struct client *c);
 
-/* OK: a 2xx answer, its body appended to *answer (which may be NULL). Otherwise the server's own error with its
- * message; or ERR_UNREACHABLE: nothing was sent; or ERR_MAYBE_APPLIED: the connection broke or time
- * was up after that. */
+/* OK: a 2xx answer, its body appended to *answer (which may be NULL). Otherwise the server's own
+ * error with its message; or ERR_UNREACHABLE: nothing was sent; or ERR_MAYBE_APPLIED: the
+ * connection broke or time was up after that. */
 RESULT client_call(struct client *c, const struct client_request *request, struct buf *answer,
                    struct why *why);
 

@@ -1,4 +1,5 @@
-/* See offline.h. The replica is opened on a loop of its own with an environment that sends nothing, and dropped. */
+/* See offline.h. The replica is opened on a loop of its own with an environment that sends
+ * nothing, and dropped. */
 #include "api/offline.h"
 
 #include <stdio.h>
