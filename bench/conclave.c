@@ -214,8 +214,6 @@ static void start(struct bench_node *n, struct run *run, unsigned id) {
 RESULT bench_conclave(const struct bench_case *c, struct bench_figures *out) {
     struct run run = {.c = c};
     struct bench_node *nodes = calloc(c->nodes, sizeof *nodes);
-    struct why why;
-    TRY(crypto_start(&why));
     if (nodes == NULL) return ERR_NOMEM;
     seal_allow_null(c->null_cipher);
     for (unsigned i = 0; i < c->nodes; i++)

@@ -1,10 +1,10 @@
 /* `conclave-bench replication`: the same load through Conclave, through Conclave with the null
  * cipher at rest, and through libraft's own libuv driver (no encryption at all), case by case in
  * one run, so that the ratios hold on a noisy machine. Each case runs in a process of its own. */
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -46,17 +46,21 @@ static RESULT run_here(enum engine engine, struct bench_case c, struct bench_fig
 static RESULT run(enum engine engine, const struct options *o, struct bench_case c,
                   struct bench_figures *out) {
     char dir[256];
-    struct bench_figures *shared =
-        mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (shared == MAP_FAILED) return ERR_NOMEM;
+    int ends[2];
     TRY(bench_dir(o->dir, dir));
+    if (pipe2(ends, O_CLOEXEC) != 0) return ERR_IO;
     c.dir = dir;
     pid_t child = fork();
-    if (child == 0) _exit(run_here(engine, c, shared) == OK ? 0 : 1);
+    if (child == 0) {
+        struct bench_figures f = {0};
+        bool fine = run_here(engine, c, &f) == OK && write(ends[1], &f, sizeof f) == sizeof f;
+        _exit(fine ? 0 : 1);
+    }
+    (void)close(ends[1]);
     int status = -1;
-    bool fine = child > 0 && waitpid(child, &status, 0) == child && status == 0;
-    *out = *shared;
-    (void)munmap(shared, sizeof *shared);
+    bool fine = child > 0 && read(ends[0], out, sizeof *out) == sizeof *out;
+    fine = child > 0 && waitpid(child, &status, 0) == child && status == 0 && fine;
+    (void)close(ends[0]);
     bench_remove(dir);
     return fine ? OK : ERR_IO;
 }
@@ -95,7 +99,8 @@ static bool parse(int argc, char **argv, struct options *o) {
         {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
     bool chosen = false;
     for (int c; (c = getopt_long(argc, argv, "h", names, NULL)) != -1;) {
-        double number = optarg != NULL ? strtod(optarg, NULL) : 0;
+        const char *text = optarg != NULL ? optarg : "";
+        double number = strtod(text, NULL);
         if (c == 'n' && (number == 1 || number == 3)) {
             o->nodes[0] = (unsigned)number;
             o->nodes_n = 1;
@@ -108,11 +113,11 @@ static bool parse(int argc, char **argv, struct options *o) {
         } else if (c == 't' && number > 0 && number < 3600) {
             o->seconds = number;
         } else if (c == 'd') {
-            o->dir = optarg;
+            o->dir = text;
         } else if (c == 'e') {
-            int e = strcmp(optarg, "uv") == 0     ? ENGINE_UV
-                    : strcmp(optarg, "null") == 0 ? ENGINE_NULL
-                                                  : 0;
+            int e = strcmp(text, "uv") == 0     ? ENGINE_UV
+                    : strcmp(text, "null") == 0 ? ENGINE_NULL
+                                                : 0;
             if (!chosen) memset(o->engines, 0, sizeof o->engines);
             o->engines[e] = chosen = true;
         } else {

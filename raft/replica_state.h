@@ -1,4 +1,4 @@
-/* The state of a replica, and which file owns which part of it (replica_internal.h has their functions). */
+/* The state of a replica, and who owns which part of it; replica_internal.h has the functions. */
 #ifndef CONCLAVE_REPLICA_STATE_H
 #define CONCLAVE_REPLICA_STATE_H
 
