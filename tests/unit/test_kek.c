@@ -8,6 +8,7 @@
 
 #include "crypto/kek.h"
 #include "tests/lib/disk_sim.h"
+#include "tests/lib/fault.h"
 
 #include <sodium.h>
 
@@ -84,6 +85,25 @@ static void a_kek_file_keeps_one_key_or_two_until_it_is_removed(void **state) {
     disk_sim_free(d);
 }
 
+static void a_kek_file_that_can_not_be_removed_is_zeroed_at_least(void **state) {
+    (void)state;
+    struct disk *d = disk_sim_new(1);
+    struct fault_disk *f = fault_disk_new(d);
+    struct secret *key;
+    struct why why = {0};
+    assert_int_equal(secret_random(KEY_SIZE, &key), OK);
+    assert_int_equal(kek_file_write(d, key, NULL, NULL), OK);
+    assert_true(disk_sim_contains(d, secret_span(key)));
+    fault_disk_at(f, FAULT_REMOVE, 1, FAULT_ONCE, ERR_IO);
+    assert_int_equal(kek_file_remove(fault_disk(f), &why), ERR_IO);
+    disk_sim_crash(d);
+    assert_int_not_equal(disk_sim_size(d, "kek"), DISK_SIM_NEVER);
+    assert_false(disk_sim_contains(d, secret_span(key)));
+    secret_free(key);
+    fault_disk_free(f);
+    disk_sim_free(d);
+}
+
 static void a_passphrase_is_stretched_by_argon2id(void **state) {
     (void)state;
     struct kek_params params = {.kind = KEK_PASSPHRASE, .cost = {.passes = 2, .memory_kib = 64}};
@@ -107,6 +127,7 @@ int main(void) {
         cmocka_unit_test(unlock_keys_have_a_text_that_reads_back),
         cmocka_unit_test(other_texts_are_no_unlock_keys),
         cmocka_unit_test(a_kek_file_keeps_one_key_or_two_until_it_is_removed),
+        cmocka_unit_test(a_kek_file_that_can_not_be_removed_is_zeroed_at_least),
         cmocka_unit_test(a_passphrase_is_stretched_by_argon2id),
     };
     return cmocka_run_group_tests_name("kek", cases, start, NULL);
