@@ -1,6 +1,11 @@
 /* Key material lives here and nowhere else: memory of libsodium's guarded heap (guard pages,
  * locked, kept out of core dumps, wiped in a forked child, zeroed when freed), read-only once
- * filled. There is no way to print one. Not thread-safe while being filled; immutable after. */
+ * filled. There is no way to print one. Not thread-safe while being filled; immutable after. A
+ * forked child may exec or _exit; it must not use or free a secret.
+ *
+ * What OpenSSL keeps: private keys lie in its own locked heap (made by crypto_start); the key
+ * schedules of TLS and AES-GCM in ordinary memory, so a server also turns core dumps off as a
+ * whole. */
 #ifndef CONCLAVE_SECRET_H
 #define CONCLAVE_SECRET_H
 

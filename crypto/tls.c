@@ -21,10 +21,10 @@
 #include <openssl/ssl.h>
 
 #define QUEUE_MAX       (2 * PEER_QUEUE_MAX) /* bytes waiting in one direction */
-#define QUEUE_KEEP      (2 * MIB) /* an empty queue gives back what is more: bulk frames come in rows */
-#define RECORD_PLAIN    16384     /* RFC 8446 5.1: plaintext of one record */
-#define RECORD_EXTRA    64        /* header, type and tag of one, with room to spare */
-#define ALPN_MAX        256       /* the list on the wire */
+#define QUEUE_KEEP      (2 * MIB)            /* an empty queue gives back what is more */
+#define RECORD_PLAIN    16384                /* RFC 8446 5.1: plaintext of one record */
+#define RECORD_EXTRA    64                   /* header, type and tag of one, with room to spare */
+#define ALPN_MAX        256                  /* the list on the wire */
 #define SERVER_NAME_MAX 255
 #define ALERT_REASON    1000 /* OpenSSL's reason of a received alert is 1000 + its number */
 

@@ -29,7 +29,8 @@ struct tls_config {
     struct span root_pem;         /* trust; empty with TLS_VERIFY_NONE */
     struct span cert_pem;         /* own certificate chain; empty: none */
     const struct secret *key_pem; /* its key; NULL: none */
-    const char *const *alpn;      /* NULL-terminated list, by preference; a server refuses others */
+    const char *const *alpn;      /* NULL-terminated list, by preference; others are refused, and so
+                                     is none at all, unless "http/1.1" is listed; NULL: no ALPN */
     bool tls12;                   /* also TLS 1.2 with AEAD (client port only) */
 };
 
@@ -37,17 +38,20 @@ struct tls_config {
 RESULT tls_context_new(const struct tls_config *config, struct tls_context **out, struct why *why);
 void tls_context_release(struct tls_context *c);
 
-/* `server_name`: SNI and the DNS name to verify, for a client; NULL: none. */
+/* `server_name`: for a client, SNI and the DNS name (or just the IP address) to verify; NULL: none.
+ */
 RESULT tls_new(struct tls_context *c, const char *server_name, struct tls **out, struct why *why);
 void tls_free(struct tls *t);
 
-/* Feeds encrypted bytes from the wire; all are taken. */
+/* Feeds encrypted bytes from the wire; all are taken, up to twice PEER_QUEUE_MAX unread. */
 RESULT tls_feed(struct tls *t, struct span wire, struct why *why);
 /* Goes on with the handshake; *open tells when it is done. After `open`, reads decrypted bytes into
  * `plain` (append) until the wire bytes are used up or plain is full. ERR_CERTIFICATE, ERR_PROTOCOL
- * with the reason; ERR_CLOSED after a clean close_notify. */
+ * with the reason; ERR_CLOSED after a clean close_notify, in a call that has no bytes to give.
+ * After an error there may still be an alert in tls_pending: sending it tells the other side why.
+ * A client starts by a call of this. */
 RESULT tls_read(struct tls *t, struct buf *plain, bool *open, struct why *why);
-/* Encrypts. Only after open. */
+/* Encrypts. Only after open. ERR_BUSY when too much waits to be sent (twice PEER_QUEUE_MAX). */
 RESULT tls_write(struct tls *t, struct span plain, struct why *why);
 RESULT tls_shutdown(struct tls *t); /* queues close_notify */
 /* Encrypted bytes to be sent: a view on what waits, then tell how many of them are gone. */
@@ -55,9 +59,12 @@ struct span tls_pending(struct tls *t);
 void tls_sent(struct tls *t, size_t size);
 
 const char *tls_alpn(const struct tls *t); /* "" before open or when none */
-/* Verified peer certificate: its subject and PEM; ERR_NOT_FOUND when the peer gave none. */
+/* The subject of the verified peer certificate; ERR_NOT_FOUND when the peer gave none,
+ * ERR_UNAUTHENTICATED under TLS_VERIFY_NONE, ERR_PRECONDITION before open. */
 RESULT tls_peer(const struct tls *t, struct x509_subject *out);
-/* The PEM of the last (root-most) certificate that the peer sent; for the joiner's digest check. */
+/* The PEM of the last (root-most) certificate that the peer sent; for the joiner's digest check.
+ * The digest says that this root is the right one, not that the peer is of it: anyone can show it.
+ * So nothing secret is said on such a connection; the next one trusts this root and verifies. */
 RESULT tls_peer_root(const struct tls *t, struct buf *out_pem);
 
 #endif

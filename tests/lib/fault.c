@@ -3,10 +3,12 @@
 #include "tests/lib/fault.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/types.h>
 
 struct fault_disk {
     struct disk disk;      /* the interface; first */
@@ -269,6 +271,54 @@ int __wrap_posix_memalign(void **out, size_t align, size_t size) {
 
 void *__wrap_sodium_malloc(size_t size) {
     return alloc_fails() ? NULL : __real_sodium_malloc(size);
+}
+
+static struct fault_system system_way; /* as set last */
+static bool system_turn;               /* the next call is interrupted */
+
+void fault_system(const struct fault_system *how) {
+    static const struct fault_system usual;
+    if (how == NULL) how = &usual;
+    system_way = *how;
+    system_turn = how->interrupts;
+}
+
+static bool interrupted(void) {
+    bool now = system_turn;
+    if (system_way.interrupts) system_turn = !now;
+    if (now) errno = EINTR;
+    return now;
+}
+
+static size_t chunk_of(size_t size) {
+    return system_way.chunk != 0 && system_way.chunk < size ? system_way.chunk : size;
+}
+
+ssize_t __real_pread(int fd, void *at, size_t size, off_t offset);
+ssize_t __real_pwrite(int fd, const void *at, size_t size, off_t offset);
+int __real_fallocate(int fd, int mode, off_t offset, off_t size);
+ssize_t __wrap_pread(int fd, void *at, size_t size, off_t offset);
+ssize_t __wrap_pwrite(int fd, const void *at, size_t size, off_t offset);
+int __wrap_fallocate(int fd, int mode, off_t offset, off_t size);
+
+ssize_t __wrap_pread(int fd, void *at, size_t size, off_t offset) {
+    return interrupted() ? -1 : __real_pread(fd, at, chunk_of(size), offset);
+}
+
+ssize_t __wrap_pwrite(int fd, const void *at, size_t size, off_t offset) {
+    if (interrupted()) return -1;
+    if (system_way.direct != 0 && (fcntl(fd, F_GETFL) & O_DIRECT) != 0) {
+        errno = system_way.direct;
+        return -1;
+    }
+    return __real_pwrite(fd, at, chunk_of(size), offset);
+}
+
+int __wrap_fallocate(int fd, int mode, off_t offset, off_t size) {
+    if (interrupted()) return -1;
+    if (system_way.fallocate == 0) return __real_fallocate(fd, mode, offset, size);
+    errno = system_way.fallocate;
+    return -1;
 }
 
 static void endless(unsigned n) {

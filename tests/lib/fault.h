@@ -4,8 +4,8 @@
  *
  * Allocations are caught by the linker (--wrap, see tests/CMakeLists.txt) in everything that links
  * conclave_testlib: malloc, calloc, realloc, posix_memalign, aligned_alloc and sodium_malloc as
- * called by our own code; not inside shared libraries. Counting is thread-safe; off until asked
- * for. */
+ * called by our own code; pread, pwrite and fallocate the same way; not inside shared libraries and
+ * not in the disk under a fault_disk. Counting is thread-safe; off until asked for. */
 #ifndef CONCLAVE_TEST_FAULT_H
 #define CONCLAVE_TEST_FAULT_H
 
@@ -58,6 +58,15 @@ void fault_alloc_off(void);
 void fault_alloc_pause(void);
 void fault_alloc_resume(void);
 bool fault_alloc_fired(void); /* since the last fault_alloc_at; still valid after fault_alloc_off */
+
+/* What a system may do to pread, pwrite and fallocate without anything being wrong. */
+struct fault_system {
+    size_t chunk;    /* bytes that a call moves at most; 0: all */
+    bool interrupts; /* every other call is interrupted (EINTR) */
+    int fallocate;   /* the error of every fallocate; 0: none */
+    int direct;      /* the error of writes to a file that is open with O_DIRECT; 0: none */
+};
+void fault_system(const struct fault_system *how); /* NULL: as usual; not thread-safe */
 
 /* A sweep: for n = 1, 2, ...: run(ctx) with the n-th fault set; then, with faults off, check(ctx,
  * fired); ends after the first n that did not fire. Returns how many faults fired. Fails the

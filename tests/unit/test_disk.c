@@ -10,6 +10,7 @@
 #include "crypto/limits.h"
 #include "tests/lib/fault.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -279,6 +280,67 @@ static void a_whole_file_past_the_buffer_is_refused(void **state) {
     buf_free(&got);
 }
 
+static void short_and_interrupted_calls_are_gone_on_with(void **state) {
+    struct disk *d = ((struct place *)*state)->disk;
+    uint8_t bytes[1000];
+    uint8_t back[sizeof bytes];
+    size_t got;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)(i * 13);
+    struct file *f = must_open(d, "a", DISK_CREATE);
+    fault_system(&(struct fault_system){.chunk = 7, .interrupts = true});
+    assert_int_equal(d->allocate(f, 10, NULL), OK);
+    assert_int_equal(d->write(f, 3, bytes, sizeof bytes, NULL), OK);
+    assert_int_equal(d->read(f, 3, back, sizeof back, &got, NULL), OK);
+    fault_system(NULL);
+    assert_int_equal(got, sizeof bytes);
+    assert_memory_equal(bytes, back, sizeof bytes);
+    d->close(f);
+}
+
+static void where_nothing_can_be_reserved_zeros_are_written(void **state) {
+    struct place *p = *state;
+    struct stat st;
+    char name[128];
+    uint8_t back[3];
+    size_t got;
+    struct file *f = must_open(p->disk, "a", DISK_CREATE);
+    (void)snprintf(name, sizeof name, "%s/a", p->root);
+    assert_int_equal(p->disk->write(f, 0, "ab", 2, NULL), OK);
+    fault_system(&(struct fault_system){.fallocate = EOPNOTSUPP});
+    assert_int_equal(p->disk->allocate(f, 300000, NULL), OK);
+    fault_system(NULL);
+    assert_int_equal(stat(name, &st), 0);
+    assert_int_equal(st.st_size, 300000);
+    assert_true(st.st_blocks * 512 >= 300000);
+    assert_int_equal(p->disk->read(f, 0, back, 3, &got, NULL), OK);
+    assert_memory_equal(back, "ab", 3);
+    struct why why = {0};
+    fault_system(&(struct fault_system){.fallocate = ENOSPC});
+    assert_int_equal(p->disk->allocate(f, 400000, &why), ERR_NOSPACE);
+    fault_system(NULL);
+    assert_string_equal(why.text, "a: allocate: No space left on device");
+    p->disk->close(f);
+}
+
+static void a_refused_direct_write_is_made_another_way(void **state) {
+    struct disk *d = ((struct place *)*state)->disk;
+    struct file *f = must_open(d, "a", DISK_CREATE | DISK_DIRECT);
+    uint8_t *block;
+    size_t got;
+    assert_int_equal(posix_memalign((void **)&block, BLOCK_SIZE, BLOCK_SIZE), 0);
+    memset(block, 5, BLOCK_SIZE);
+    fault_system(&(struct fault_system){.direct = EINVAL});
+    assert_int_equal(d->write(f, 0, block, BLOCK_SIZE, NULL), OK);
+    fault_system(NULL);
+    memset(block, 0, BLOCK_SIZE);
+    assert_int_equal(d->read(f, 0, block, BLOCK_SIZE, &got, NULL), OK);
+    assert_int_equal(got, BLOCK_SIZE);
+    assert_int_equal(block[BLOCK_SIZE - 1], 5);
+    d->close(f);
+    free(block);
+}
+
 struct replacing {
     struct fault_disk *faults; /* over the real disk */
     struct disk *real;         /* without faults */
@@ -375,6 +437,9 @@ int main(void) {
         CASE(opening_a_root_that_can_not_be_says_so),
         CASE(a_full_device_is_told_as_such),
         CASE(a_whole_file_past_the_buffer_is_refused),
+        CASE(short_and_interrupted_calls_are_gone_on_with),
+        CASE(where_nothing_can_be_reserved_zeros_are_written),
+        CASE(a_refused_direct_write_is_made_another_way),
         CASE(replacing_a_file_leaves_the_old_or_the_new_whatever_fails),
         CASE(running_out_of_memory_is_an_error_that_leaks_nothing),
     };
