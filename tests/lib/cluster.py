@@ -20,6 +20,7 @@ import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.environ.get("CONCLAVE_BINARY") or os.path.join(ROOT, "build", "conclave")
+TAIL_MANAGERS, TAIL_LINES = 5, 8  # of logs, shown with a failure
 READY_S = 30  # for anything that a healthy cluster does by itself
 PORTS = (12000, 32000)  # below those that the kernel gives to outgoing connections
 SET_PDEATHSIG = 1  # prctl
@@ -207,10 +208,11 @@ class Manager:
 
     def __init__(self, test, name, data=None):
         self.test, self.name = test, name
-        self.data = data or os.path.join(test.work, name)
+        test.count += 1
+        self.data = data or os.path.join(test.work, f"{name}{test.count}")
         self.client, self.peer = free_port(), free_port()
         self.process = None
-        self.log = os.path.join(test.work, name + ".log")
+        self.log = os.path.join(test.work, f"{name}{test.count}.log")
 
     @property
     def endpoint(self):
@@ -391,6 +393,7 @@ class Test:
         self.work = tempfile.mkdtemp(prefix="e2e-")
         self.managers = []
         self.undo = []  # called in reverse at the end
+        self.count = 0  # of managers so far: two may have one name
         self.failed = 0
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: sys.exit(1))
@@ -415,10 +418,9 @@ class Test:
         print(f"skip {name}: {why}", flush=True)
 
     def tails(self):
-        for manager in dict.fromkeys(self.managers):
-            if os.path.exists(manager.log):
-                lines = manager.output().splitlines()[-12:]
-                print("\n".join(f"    {manager.name} | {line}" for line in lines), flush=True)
+        for manager in dict.fromkeys(self.managers[-TAIL_MANAGERS:]):
+            for event in manager.events()[-TAIL_LINES:]:
+                print(f"    {event['time'][11:]} {manager.name} | {event['text']}", flush=True)
 
     def close(self):
         for manager in self.managers:
