@@ -23,12 +23,13 @@ struct exec {
 
 struct uv_loop_s;
 
-/* A thread of its own, called `name` (15 characters are kept), that answers on `loop`; submit may be
- * called on the loop only. On an error nothing was started; run the loop once more before closing it. */
+/* A thread of its own, called `name` (15 characters are kept), that answers on `loop`; submit may
+ * be called on the loop only. On an error nothing was started; run the loop once more before
+ * closing it. */
 RESULT exec_real_start(struct uv_loop_s *loop, const char *name, struct exec **out,
                        struct why *why);
-/* Runs what was submitted, calls every done, frees, then calls `closed` (may be NULL) on the loop. Not
- * blocking; call it once, on the loop. A done may still submit until `closed`. */
+/* Runs what was submitted, calls every done, frees, then calls `closed` (may be NULL) on the loop.
+ * Not blocking; call it once, on the loop. A done may still submit until `closed`. */
 void exec_real_close(struct exec *e, void (*closed)(void *ctx), void *ctx);
 
 #endif

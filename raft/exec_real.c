@@ -1,15 +1,14 @@
 /* The real side of exec.h: a thread, a queue of jobs to run and a queue of jobs that are done. The
- * thread sleeps on a condition variable; the loop is woken by one uv_async, which may stand for many
- * finished jobs.
+ * thread sleeps on a condition variable; the loop is woken by one uv_async, which may stand for
+ * many finished jobs.
  *
- * Happy path: submit puts the job into `waiting` and signals -> the thread runs it without the mutex,
- * puts it into `finished` and wakes the loop -> the loop takes all that is finished and calls each
- * done, in order.
- * Failure modes: a thread or an async that can't be made fails exec_real_start and nothing remains;
- * submit can't fail, since a job brings its own memory.
- * Close: what was submitted runs to its end and every done is called, those of jobs that a done
- * submits too; then the thread is joined, the async closed, the memory freed, `closed` called. The
- * loop is not blocked meanwhile: joining waits only for a thread that has already said that it ends. */
+ * Happy path: submit puts the job into `waiting` and signals -> the thread runs it without the
+ * mutex, puts it into `finished` and wakes the loop -> the loop takes all that is finished and
+ * calls each done, in order. Failure modes: a thread or an async that can't be made fails
+ * exec_real_start and nothing remains; submit can't fail, since a job brings its own memory. Close:
+ * what was submitted runs to its end and every done is called, those of jobs that a done submits
+ * too; then the thread is joined, the async closed, the memory freed, `closed` called. The loop is
+ * not blocked meanwhile: joining waits only for a thread that has already said that it ends. */
 #include "raft/exec.h"
 
 #include <pthread.h>

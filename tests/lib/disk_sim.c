@@ -431,6 +431,37 @@ bool disk_sim_flip(struct disk *d, const char *path, uint64_t offset, uint8_t ma
     return true;
 }
 
+static uint8_t byte_at(const struct inode *n, uint64_t offset) {
+    const struct page *p = n->pages[offset / PAGE];
+    return p == NULL ? 0 : p->now[offset % PAGE];
+}
+
+bool disk_sim_zero(struct disk *d, const char *path, uint64_t offset, uint64_t size) {
+    struct inode *n = file_at(d, path);
+    if (n == NULL || offset + size > n->size) return false;
+    for (uint64_t i = offset; i < offset + size; i++)
+        if (byte_at(n, i) != 0 && !disk_sim_flip(d, path, i, byte_at(n, i))) return false;
+    return true;
+}
+
+bool disk_sim_move_bytes(struct disk *d, const char *path, uint64_t from, uint64_t to,
+                         uint64_t size) {
+    struct inode *n = file_at(d, path);
+    if (n == NULL || from + size > n->size || to + size > n->size) return false;
+    for (uint64_t i = 0; i < size; i++)
+        if (!disk_sim_flip(d, path, to + i, byte_at(n, from + i) ^ byte_at(n, to + i)))
+            return false;
+    return true;
+}
+
+bool disk_sim_same(struct disk *a, struct disk *b, const char *path) {
+    const struct inode *x = file_at(a, path), *y = file_at(b, path);
+    if (x == NULL || y == NULL || x->size != y->size) return false;
+    for (uint64_t i = 0; i < x->size; i++)
+        if (byte_at(x, i) != byte_at(y, i)) return false;
+    return true;
+}
+
 bool disk_sim_resize(struct disk *d, const char *path, uint64_t size) {
     struct inode *n = file_at(d, path);
     if (n == NULL) return false;

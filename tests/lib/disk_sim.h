@@ -51,14 +51,19 @@ void disk_sim_direct(struct disk *d, bool on); /* is DISK_DIRECT possible? (defa
 /* Damage and inspection, beside the calls: they touch what is durable and what is seen alike. */
 bool disk_sim_flip(struct disk *d, const char *path, uint64_t offset,
                    uint8_t mask); /* false: no such byte */
+bool disk_sim_zero(struct disk *d, const char *path, uint64_t offset, uint64_t size);
+/* Copies bytes within a file. */
+bool disk_sim_move_bytes(struct disk *d, const char *path, uint64_t from, uint64_t to,
+                         uint64_t size);
 bool disk_sim_resize(struct disk *d, const char *path, uint64_t size);
 bool disk_sim_copy(struct disk *d, const char *from, const char *to); /* replaces `to` */
 bool disk_sim_move(struct disk *d, const char *from, const char *to); /* replaces `to` */
 bool disk_sim_erase(struct disk *d, const char *path);
 bool disk_sim_import(struct disk *d, struct disk *from,
-                     const char *path);                     /* the older copy of a file */
-uint64_t disk_sim_size(struct disk *d, const char *path);   /* DISK_SIM_NEVER: no such file */
-bool disk_sim_contains(struct disk *d, struct span needle); /* in any file? */
+                     const char *path);                   /* the older copy of a file */
+uint64_t disk_sim_size(struct disk *d, const char *path); /* DISK_SIM_NEVER: no such file */
+bool disk_sim_same(struct disk *a, struct disk *b, const char *path); /* the same bytes in both? */
+bool disk_sim_contains(struct disk *d, struct span needle);           /* in any file? */
 /* Name of file number `i` (directories left out), NULL past the last; valid until the next change.
  */
 const char *disk_sim_name(struct disk *d, size_t i);

@@ -1,5 +1,5 @@
-/* The real exec: jobs run on another thread, one at a time and in order; done comes on the loop; closing
- * loses nothing. */
+/* The real exec: jobs run on another thread, one at a time and in order; done comes on the loop;
+ * closing loses nothing. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
