@@ -326,7 +326,7 @@ static void where_nothing_can_be_reserved_zeros_are_written(void **state) {
 static void a_refused_direct_write_is_made_another_way(void **state) {
     struct disk *d = ((struct place *)*state)->disk;
     struct file *f = must_open(d, "a", DISK_CREATE | DISK_DIRECT);
-    uint8_t *block;
+    uint8_t *block = NULL;
     size_t got;
     assert_int_equal(posix_memalign((void **)&block, BLOCK_SIZE, BLOCK_SIZE), 0);
     memset(block, 5, BLOCK_SIZE);
