@@ -185,8 +185,12 @@ static void note_persisted(struct journal *l) {
     for (size_t i = 0; i < w->n; i++) {
         const struct entry *e = w->entries[i];
         bytes += e->size;
-        bool current = l->trust_late || (e->index >= l->cache_first && e->index <= l->last &&
-                                         *slot(l, e->index) == e);
+        if (l->trust_late) { /* without its guard: whatever was written counts */
+            if (e->index > l->persisted && e->index <= l->last) l->persisted = e->index;
+            continue;
+        }
+        bool current =
+            e->index >= l->cache_first && e->index <= l->last && *slot(l, e->index) == e;
         if (current && e->index == l->persisted + 1 && e->index <= l->submitted)
             l->persisted = e->index;
     }

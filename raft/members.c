@@ -108,7 +108,7 @@ static RESULT check(const struct replica *r, const struct change *c, struct why 
         return OK;
     }
     if (s == NULL) return fail_with(why, ERR_NOT_FOUND, "no such member");
-    if (self && c->kind != CHANGE_PROMOTE)
+    if (self && c->kind != CHANGE_PROMOTE && guard_on(r->guard, GUARD_SELF_CHANGE))
         return fail_with(why, ERR_PRECONDITION,
                          "the leader can't demote or remove itself: transfer first");
     if (c->kind == CHANGE_PROMOTE && s->role == RAFT_VOTER)

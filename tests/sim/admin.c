@@ -26,6 +26,7 @@ struct admin {
     struct sim_node *at; /* who was asked for it; NULL: none is under way */
     uint64_t since_us;   /* when */
     uint64_t nonce;      /* of the next call */
+    uint32_t proved;     /* bit per raft id: has led and changed something at the end */
     struct asked asked[CALLS_MAX];
 };
 
@@ -68,10 +69,11 @@ static void changed(struct change *c, enum err e, const char *text) {
     if (a->at->submitting == c)
         sim_violate(w, "n%llu calls back inside the call that submitted",
                     (unsigned long long)a->at->id);
+    if (e == OK && w->heal_us != 0) a->proved |= 1u << a->at->id;
     a->at = NULL;
     if (e != OK) return;
     w->figures.changes++;
-    if (c->kind == CHANGE_REMOVE) retire(w, node_by_id(w, c->raft_id));
+    if (c->kind == CHANGE_REMOVE && c->raft_id != GHOST_ID) retire(w, node_by_id(w, c->raft_id));
 }
 
 static void change(struct world *w, struct sim_node *at, enum change_kind kind, uint64_t raft_id) {
@@ -81,7 +83,10 @@ static void change(struct world *w, struct sim_node *at, enum change_kind kind, 
     a->change = (struct change){.kind = kind, .raft_id = raft_id, .done = changed, .ctx = w};
     a->at = at;
     a->since_us = w->now_us;
-    if (kind == CHANGE_REMOVE) node_by_id(w, raft_id)->doomed = true;
+    struct sim_node *target = node_by_id(w, raft_id);
+    if (kind == CHANGE_REMOVE && target != NULL) target->doomed = true;
+    if (rng_chance(&w->rng, w->plan.ambush_pm))
+        sim_after(w, rng_below(&w->rng, 20000), (struct event){.kind = EV_AMBUSH});
     at->submitting = &a->change;
     enum err e = replica_change(at->replica, &a->change, &why);
     at->submitting = NULL;
@@ -134,6 +139,8 @@ static void grow(struct world *w, struct sim_node *leader, const struct replica_
 static void change_something(struct world *w, struct sim_node *leader,
                              const struct replica_status *s) {
     const struct replica_member *m = &s->members[rng_below(&w->rng, s->n)];
+    if (rng_chance(&w->rng, 200)) m = member_of(s, leader->id); /* it must refuse */
+    if (m == NULL) return;
     unsigned voters = voters_of(s);
     switch (rng_below(&w->rng, 5)) {
     case 0: add(w, leader, s); break;
@@ -269,4 +276,27 @@ void admin_act(struct world *w) {
         grow(w, leader, &s);
     else if (w->plan.admin_us != 0)
         random_act(w, leader, &s);
+}
+
+/* A cluster that serves may still be unable to change. Each voter has to lead once more and to add or
+ * remove a standby that does not exist; in the end it is gone. True when all that is done. */
+bool admin_finish(struct world *w) {
+    struct admin *a = w->admin;
+    struct sim_node *leader = admin_leader(w);
+    struct replica_status s;
+    if (leader == NULL || a->at != NULL) return false;
+    replica_status(leader->replica, &s);
+    bool ghost = member_of(&s, GHOST_ID) != NULL;
+    uint64_t next = 0;
+    for (unsigned i = 0; i < s.n; i++)
+        if (s.members[i].role == REPLICA_VOTER && (a->proved >> s.members[i].raft_id & 1) == 0)
+            next = s.members[i].raft_id;
+    if (next == 0 && !ghost) return true;
+    if (next == 0 || (a->proved >> leader->id & 1) == 0) {
+        change(w, leader, ghost ? CHANGE_REMOVE : CHANGE_ADD, GHOST_ID);
+    } else {
+        (void)!replica_transfer(leader->replica, next, NULL);
+        node_leave(leader);
+    }
+    return false;
 }

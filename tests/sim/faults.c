@@ -69,6 +69,10 @@ static void hit_leader(struct world *w) {
     }
 }
 
+void faults_ambush(struct world *w) {
+    if (w->heal_us == 0) hit_leader(w);
+}
+
 static void strike(struct world *w, enum fault f) {
     struct sim_node *n = victim(w);
     switch (f) {
@@ -147,6 +151,14 @@ void faults_heal(struct world *w) {
         heal_node(w, w->nodes[i]);
 }
 
+static bool same_members(const struct replica_status *a, const struct replica_status *b) {
+    for (unsigned i = 0; i < a->n && i < b->n; i++)
+        if (a->members[i].raft_id != b->members[i].raft_id ||
+            a->members[i].role != b->members[i].role)
+            return false;
+    return a->n == b->n;
+}
+
 /* Does every member of the leader's configuration stand where the leader stands? */
 static bool converged(struct world *w) {
     struct sim_node *leader = admin_leader(w);
@@ -158,12 +170,14 @@ static bool converged(struct world *w) {
     for (unsigned i = 0; i < w->n; i++)
         w->nodes[i]->member = false;
     for (unsigned i = 0; i < l.n; i++) {
+        if (l.members[i].raft_id == GHOST_ID) continue;
         struct sim_node *n = node_by_id(w, l.members[i].raft_id);
         if (n == NULL || n->state != NODE_UP) return false;
         if (n->removed)
             sim_violate(w, "n%llu was removed, and is a member", (unsigned long long)n->id);
         replica_status(n->replica, &s);
         if (s.applied != l.applied || s.leader != leader->id || s.term != l.term) return false;
+        if (!same_members(&s, &l)) return false;
         n->member = true;
     }
     return l.n != 0;
@@ -179,11 +193,11 @@ void faults_explain(struct world *w) {
         at += (size_t)snprintf(
             text + at, sizeof text - at,
             "; n%u %s%s%s term %llu, leader n%llu, applied %llu, commit %llu, last "
-            "%llu, owes %u",
+            "%llu, %u members, owes %u",
             i + 1, n->state == NODE_UP ? "up" : "down", s.leading ? " leads" : "",
             s.installing ? " installs" : "", (unsigned long long)s.term,
             (unsigned long long)s.leader, (unsigned long long)s.applied,
-            (unsigned long long)s.commit, (unsigned long long)s.last, load_waits(w, n));
+            (unsigned long long)s.commit, (unsigned long long)s.last, s.n, load_waits(w, n));
     }
     sim_violate(w, "the healed cluster does not serve within %llu ms%s%s",
                 (unsigned long long)(w->plan.bound_us / 1000),
@@ -193,7 +207,7 @@ void faults_explain(struct world *w) {
 bool faults_healed(struct world *w) {
     if (!converged(w) || admin_busy(w)) return false;
     if (!load_finished(w)) load_finish(w);
-    if (!load_finished(w) || load_waits(w, NULL) != 0) return false;
+    if (!load_finished(w) || load_waits(w, NULL) != 0 || !admin_finish(w)) return false;
     for (unsigned i = 0; i < w->n; i++)
         if (w->nodes[i]->member) check_state(w, w->nodes[i]);
     return true;

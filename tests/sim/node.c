@@ -235,7 +235,6 @@ static enum err open_all(struct sim_node *n, struct why *why) {
     TRY(keyring_open(n->disk, (struct kek){.kind = KEK_PLAIN}, &n->keys, why));
     TRY(store_new(&n->store));
     watch_init(&n->watch, n, store_machine(n->store));
-    n->watch.restored = true;
     fill_env(n);
     struct replica_config config = config_of(n);
     if (n->id == 1 && !n->bootstrapped) TRY(replica_bootstrap(&n->env, &config, why));

@@ -7,7 +7,7 @@
 static const char *const profile_names[PROFILE_COUNT] = {
     [PROFILE_MIXED] = "mixed",   [PROFILE_CALM] = "calm",       [PROFILE_SOLE] = "sole",
     [PROFILE_RESIZE] = "resize", [PROFILE_DIVERGE] = "diverge", [PROFILE_SNAPSHOT] = "snapshot",
-    [PROFILE_SLOW] = "slow",     [PROFILE_POWER] = "power",
+    [PROFILE_SLOW] = "slow",     [PROFILE_POWER] = "power",     [PROFILE_ECHO] = "echo",
 };
 
 static const char *const fault_names[FAULT_COUNT] = {
@@ -32,7 +32,7 @@ static void draw_size(struct plan *p, struct rng *r) {
     p->auto_promote = rng_chance(r, 700);
     p->early = rng_chance(r, 250);
     p->active_us = rng_between(r, 4, 16) * 1000 * p->election_ms * 4;
-    p->bound_us = 40000ULL * p->election_ms + 8000000ULL;
+    p->bound_us = 80000ULL * p->election_ms + 12000000ULL;
 }
 
 static void draw_network(struct plan *p, struct rng *r) {
@@ -84,6 +84,7 @@ static void draw_operator(struct plan *p, struct rng *r) {
     p->change_pm = rng_chance(r, 600) ? (unsigned)rng_between(r, 100, 800) : 0;
     p->transfer_pm = (unsigned)rng_between(r, 0, 500);
     p->snapshot_pm = (unsigned)rng_between(r, 0, 300);
+    p->ambush_pm = rng_chance(r, 300) ? (unsigned)rng_between(r, 1, 300) : 0;
     p->rotate_pm = rng_chance(r, 300) ? (unsigned)rng_between(r, 1, 200) : 0;
 }
 
@@ -102,6 +103,7 @@ static void bend_sole(struct plan *p, struct rng *r) {
     p->early = rng_chance(r, 500);
     p->admin_us = rng_between(r, 200, 1200) * 1000;
     p->change_pm = 850;
+    p->ambush_pm = 400;
     p->fault_us = rng_between(r, 150, 900) * 1000;
     p->down_us = rng_between(r, 100, 1500) * 1000;
     ONLY(p, FAULT_KILL, FAULT_POWER, FAULT_PARTITION, FAULT_LEADER, FAULT_STOP);
@@ -110,6 +112,7 @@ static void bend_sole(struct plan *p, struct rng *r) {
 static void bend_resize(struct plan *p, struct rng *r) {
     p->admin_us = rng_between(r, 100, 700) * 1000;
     p->change_pm = 700;
+    p->ambush_pm = 300;
     p->transfer_pm = 300;
     p->fault_us = rng_between(r, 300, 2000) * 1000;
     ONLY(p, FAULT_KILL, FAULT_POWER, FAULT_PARTITION, FAULT_LEADER, FAULT_BREAK);
@@ -142,6 +145,16 @@ static void bend_slow(struct plan *p, struct rng *r) {
     ONLY(p, FAULT_SLOW, FAULT_PAUSE, FAULT_CLOCK, FAULT_PARTITION, FAULT_LEADER, FAULT_POWER);
 }
 
+static void bend_echo(struct plan *p, struct rng *r) {
+    p->ordered = false;
+    p->loss_pm = (unsigned)rng_between(r, 0, 100);
+    p->double_pm = (unsigned)rng_between(r, 50, 300);
+    p->stray_pm = (unsigned)rng_between(r, 10, 100);
+    p->fault_us = rng_between(r, 200, 1000) * 1000;
+    p->down_us = rng_between(r, 50, 800) * 1000;
+    ONLY(p, FAULT_KILL, FAULT_POWER, FAULT_PARTITION, FAULT_PAUSE, FAULT_LEADER);
+}
+
 static void bend_power(struct plan *p, struct rng *r) {
     p->fault_us = rng_between(r, 150, 1000) * 1000;
     p->down_us = rng_between(r, 50, 800) * 1000;
@@ -152,7 +165,7 @@ static void bend(struct plan *p, struct rng *r) {
     switch (p->profile) {
     case PROFILE_CALM:
         p->fault_us = 0;
-        p->loss_pm = p->double_pm = p->stray_pm = 0;
+        p->loss_pm = p->double_pm = p->stray_pm = p->ambush_pm = 0;
         break;
     case PROFILE_SOLE: bend_sole(p, r); break;
     case PROFILE_RESIZE: bend_resize(p, r); break;
@@ -160,6 +173,7 @@ static void bend(struct plan *p, struct rng *r) {
     case PROFILE_SNAPSHOT: bend_snapshot(p, r); break;
     case PROFILE_SLOW: bend_slow(p, r); break;
     case PROFILE_POWER: bend_power(p, r); break;
+    case PROFILE_ECHO: bend_echo(p, r); break;
     case PROFILE_MIXED:
     case PROFILE_COUNT: break;
     }
@@ -183,8 +197,9 @@ void plan_draw(struct plan *p, struct rng *r, unsigned nodes, unsigned profile) 
 }
 
 enum profile plan_for_guard(unsigned guard, uint64_t round) {
-    static const enum profile all[] = {PROFILE_SOLE,     PROFILE_RESIZE, PROFILE_DIVERGE,
-                                       PROFILE_SNAPSHOT, PROFILE_POWER,  PROFILE_SLOW};
+    static const enum profile all[] = {PROFILE_SOLE,  PROFILE_RESIZE, PROFILE_DIVERGE,
+                                       PROFILE_ECHO,  PROFILE_SLOW,   PROFILE_SNAPSHOT,
+                                       PROFILE_POWER, PROFILE_MIXED};
     (void)guard;
     return all[round % ARRAY_SIZE(all)];
 }

@@ -14,6 +14,7 @@ enum profile {
     PROFILE_SNAPSHOT, /* small logs, big state, members that were away */
     PROFILE_SLOW,     /* disks that stall, processes that pause */
     PROFILE_POWER,    /* crashes, all at once too, in the middle of writes */
+    PROFILE_ECHO,     /* messages come twice, late and out of order */
     PROFILE_COUNT
 };
 
@@ -56,6 +57,7 @@ struct plan {
     unsigned weight[FAULT_COUNT]; /* relative; 0: never */
     uint64_t fault_us;            /* mean time between; 0: none */
     uint64_t down_us;             /* mean time that a node stays down, a partition lasts */
+    unsigned ambush_pm;           /* a change of members is followed by a blow at the leader */
     /* clients */
     unsigned clients, burst, keys; /* how many; proposals at once; keys */
     uint64_t think_us;             /* mean time between a client's bursts */

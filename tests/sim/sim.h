@@ -52,6 +52,7 @@ enum event_kind {
     EV_CLIENT,  /* client `arg` does something */
     EV_ADMIN,   /* the operator does something */
     EV_FAULT,   /* something breaks */
+    EV_AMBUSH,  /* the leader is hit */
     EV_MEND,    /* a lasting fault ends; arg says which */
     EV_PROBE,   /* looks at every node's status */
     EV_HEAL,    /* the active phase is over */
@@ -184,11 +185,14 @@ void admin_call(struct world *w, struct sim_node *n, uint64_t from, struct span 
                 struct reply *reply);                                      /* env.call */
 void admin_reply(struct sim_node *n, struct reply *reply, uint64_t nonce); /* EV_REPLY */
 void admin_node_gone(struct world *w, struct sim_node *n);
-bool admin_busy(struct world *w);               /* a change is under way */
+#define GHOST_ID (NODES_ROOM + 7)   /* a standby that does not exist, for admin_finish */
+bool admin_finish(struct world *w); /* every voter leads and changes something */
+bool admin_busy(struct world *w);   /* a change is under way */
 struct sim_node *admin_leader(struct world *w); /* who leads in the highest term; NULL */
 
 /* faults.c */
 void faults_act(struct world *w);                   /* EV_FAULT */
+void faults_ambush(struct world *w);                /* EV_AMBUSH */
 void faults_mend(struct world *w, struct event *e); /* EV_MEND */
 void faults_heal(struct world *w);                  /* EV_HEAL */
 void faults_explain(struct world *w);               /* violates: it takes too long */

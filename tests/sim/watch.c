@@ -3,6 +3,8 @@
  * replica to the machine's contract: indexes ascend by one, except after a restored snapshot, where
  * they may jump forward: to the snapshot's own index, whose commands it does not see, or to the one
  * after. A process that died in the middle of an entry applies it again in its next life. */
+#include <stdlib.h>
+
 #include "tests/sim/node.h"
 #include "tests/sim/sim.h"
 
@@ -50,12 +52,45 @@ static RESULT watch_view(struct machine *m, struct machine_view **out) {
     return s->inner->view(s->inner, out);
 }
 
+/* A restore of the store's, and whose it is. */
+struct received {
+    struct machine_restore *inner; /* the store's */
+    struct watch *watch;           /* ours */
+};
+
 static RESULT watch_restore(struct machine *m, struct machine_restore **out) {
     struct watch *s = (struct watch *)m;
-    s->node->world->figures.installs++;
+    struct received *r = sim_alloc(sizeof *r);
+    enum err e = s->inner->restore(s->inner, &r->inner);
+    r->watch = s;
+    if (e == OK)
+        *out = (struct machine_restore *)(void *)r;
+    else
+        free(r);
+    return e;
+}
+
+static RESULT watch_restore_bytes(struct machine_restore *restore, struct span bytes) {
+    struct received *r = (struct received *)(void *)restore;
+    return r->watch->inner->restore_bytes(r->inner, bytes);
+}
+
+static RESULT watch_restore_end(struct machine_restore *restore,
+                                const uint8_t hash[STATE_HASH_SIZE]) {
+    struct received *r = (struct received *)(void *)restore;
+    struct watch *s = r->watch;
+    enum err e = s->inner->restore_end(r->inner, hash);
+    free(r);
     s->restored = true;
-    sim_trace(s->node->world, "n%llu restores a snapshot", (unsigned long long)s->node->id);
-    return s->inner->restore(s->inner, out);
+    s->node->world->figures.installs++;
+    sim_trace(s->node->world, "n%llu restored a snapshot", (unsigned long long)s->node->id);
+    return e;
+}
+
+static void watch_restore_abort(struct machine_restore *restore) {
+    struct received *r = (struct received *)(void *)restore;
+    r->watch->inner->restore_abort(r->inner);
+    free(r);
 }
 
 static void watch_hash(struct machine *m, uint8_t hash[STATE_HASH_SIZE]) {
@@ -69,5 +104,8 @@ void watch_init(struct watch *s, struct sim_node *n, struct machine *inner) {
     s->base.applied = watch_applied;
     s->base.view = watch_view;
     s->base.restore = watch_restore;
+    s->base.restore_bytes = watch_restore_bytes;
+    s->base.restore_end = watch_restore_end;
+    s->base.restore_abort = watch_restore_abort;
     s->base.hash = watch_hash;
 }
