@@ -100,6 +100,7 @@ static RESULT take_hello(struct inbound *in, struct span frame, struct why *why)
     channel_deadline(&in->channel, 0);
     channel_accept_frames(&in->channel, FRAME_MAX);
     peers_log(p, NULL, LEVEL_DEBUG, "member %s connected from %s", l->node_id, in->channel.remote);
+    link_hurry(l);
     peers_tell_moved(p, l, theirs.peer_address);
     return OK;
 }

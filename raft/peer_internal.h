@@ -126,6 +126,7 @@ struct link {
 
 RESULT link_new(struct peers *p, uint64_t raft_id, const char *node_id, struct link **out);
 void link_dial(struct link *l, const char *address); /* leaves what was there and dials anew */
+void link_hurry(struct link *l); /* it has just dialed us, so it is there: waits no longer */
 void link_send(struct link *l, struct buf *frame);
 void link_flush(struct link *l);
 void link_free(struct link *l); /* closes both connections; freed when its timer is closed */

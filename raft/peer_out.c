@@ -346,6 +346,13 @@ void link_dial(struct link *l, const char *address) {
     if (address[0] != '\0') dial(l);
 }
 
+void link_hurry(struct link *l) {
+    if (l->state != LINK_WAIT) return;
+    (void)uv_timer_stop(&l->timer);
+    l->attempts = 0;
+    dial(l);
+}
+
 static void on_link_closed(uv_handle_t *h) {
     struct link *l = h->data;
     struct peers *p = l->peers;

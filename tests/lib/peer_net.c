@@ -1,5 +1,6 @@
 /* The implementation of peer_net.h. A node is a struct peers whose callbacks only note what came; a
- * stranger is a socket under uv_poll with a struct tls on it. A timer turns a hang into a failure. */
+ * stranger is a socket under uv_poll with a struct tls on it. A timer turns a hang into a failure.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "raft/peer_internal.h"
 #include "tests/lib/fault.h"
 #include "tests/lib/peer_net.h"
 
@@ -139,6 +140,21 @@ static void a_member_that_comes_back_is_connected_again(void **state) {
     net_send(a, b, 0, 100);
     net_send(b, a, 0, 100);
     UNTIL(&net, b->got[1] == 1 && a->got[2] == 1);
+    net_close(&net);
+}
+
+static void a_member_that_dials_us_is_dialed_without_waiting(void **state) {
+    (void)state;
+    struct net_node *a, *b;
+    char address[ADDRESS_MAX];
+    open_two(&a, &b);
+    (void)snprintf(address, sizeof address, "%s", b->address);
+    net_node_close(b);
+    UNTIL(&net, peers_find(a->peers, 2)->state == LINK_WAIT);
+    (void)uv_timer_stop(&peers_find(a->peers, 2)->timer); /* it would wait for ever */
+    b = net_node_open(&net, 2, &(struct net_fault){.address = address});
+    net_know(b, a);
+    UNTIL(&net, both_connected(a, b));
     net_close(&net);
 }
 
@@ -425,6 +441,7 @@ int main(void) {
         cmocka_unit_test(frames_of_one_turn_leave_without_waiting_for_the_next_event),
         cmocka_unit_test(a_frame_for_a_member_that_is_away_is_dropped_and_counted),
         cmocka_unit_test(a_member_that_comes_back_is_connected_again),
+        cmocka_unit_test(a_member_that_dials_us_is_dialed_without_waiting),
         cmocka_unit_test(a_changed_address_is_dialed_at_once),
         cmocka_unit_test(setting_the_same_again_changes_nothing),
         cmocka_unit_test(a_removed_member_is_cut_at_once_and_not_let_in_again),
