@@ -12,8 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define OPS_MAX      32
-#define HAND_OVER_MS 3000
+#define OPS_MAX       32
+#define HAND_OVER_MS  3000
+#define NEW_LEADER_MS 2000
 
 enum op_stage { OP_STARTING, OP_CHANGING, OP_DROPPING, OP_HANDING_OVER, OP_DONE };
 
@@ -58,13 +59,22 @@ static RESULT decode(struct span bytes, struct admin_request *out) {
     return OK;
 }
 
-static RESULT encode_members(const struct replica_status *s, struct buf *out) {
+/* A new leader has not had an answer from everybody yet: at first an open connection is enough. */
+bool admin_hears(const struct manager *m, const struct replica_member *member) {
+    if (member->active || member->raft_id == m->self.raft_id) return true;
+    uint64_t now = m->clock.now_ms((struct clock *)(uintptr_t)&m->clock);
+    return now < m->led_since_ms + NEW_LEADER_MS && m->peers &&
+           peers_is_connected(m->peers, member->raft_id);
+}
+
+static RESULT encode_members(const struct manager *m, const struct replica_status *s,
+                             struct buf *out) {
     TRY(buf_u64(out, s->leader));
     TRY(buf_u32(out, s->n));
     for (unsigned i = 0; i < s->n; i++) {
         TRY(buf_u64(out, s->members[i].raft_id));
         TRY(buf_u8(out, (uint8_t)s->members[i].role));
-        TRY(buf_u8(out, s->members[i].active || s->members[i].raft_id == s->raft_id));
+        TRY(buf_u8(out, admin_hears(m, &s->members[i])));
         TRY(buf_u64(out, s->members[i].raft_id == s->raft_id ? s->last : s->members[i].match));
     }
     return OK;
@@ -130,14 +140,14 @@ static RESULT drop_row(struct member_op *op) {
 }
 
 /* Would a majority of the voters that are left be reachable? */
-static RESULT check_quorum(const struct replica_status *s, const struct admin_request *r,
-                           struct why *why) {
+static RESULT check_quorum(const struct manager *manager, const struct replica_status *s,
+                           const struct admin_request *r, struct why *why) {
     unsigned voters = 0, reachable = 0;
     for (unsigned i = 0; i < s->n; i++) {
         const struct replica_member *m = &s->members[i];
         if (m->role != REPLICA_VOTER || m->raft_id == r->raft_id) continue;
         voters++;
-        reachable += m->active || m->raft_id == s->raft_id;
+        reachable += admin_hears(manager, m);
     }
     if (voters == 0)
         return fail_with(why, ERR_PRECONDITION, "it is the only voter: the cluster would be gone");
@@ -163,7 +173,8 @@ static RESULT begin_change(struct member_op *op) {
     if (!member && r->change == CHANGE_REMOVE && cluster_node(store_cluster(m->store), r->raft_id))
         return drop_row(op);
     bool loses = r->change == CHANGE_REMOVE || r->change == CHANGE_DEMOTE;
-    if (member && member->role == REPLICA_VOTER && loses) TRY(check_quorum(&status, r, &op->why));
+    if (member && member->role == REPLICA_VOTER && loses)
+        TRY(check_quorum(m, &status, r, &op->why));
     if (loses && r->raft_id == status.raft_id) {
         op->stage = OP_HANDING_OVER;
         return replica_transfer(m->replica, 0, &op->why);
@@ -252,7 +263,7 @@ static void answer_members(struct manager *m, struct reply *reply) {
     struct replica_status status;
     struct buf out = buf_new(4 * KIB);
     replica_status(m->replica, &status);
-    enum err e = encode_members(&status, &out);
+    enum err e = encode_members(m, &status, &out);
     reply_send(reply, e, e == OK ? buf_span(&out) : span_of(NULL, 0));
     buf_free(&out);
 }

@@ -57,6 +57,8 @@ bool api_body(struct exchange *x, json_t **out);
 bool api_ready(struct exchange *x);
 void api_fail(struct exchange *x, enum err e,
               const struct why *why); /* why's text, or the error's own */
+/* Calls `then` once the state here holds all that was acknowledged before; errors are answered. */
+void api_current(struct exchange *x, void (*then)(struct exchange *x));
 /* etcd's response header, as the first field of an open object. */
 void api_header(struct jout *j, const struct api *api);
 /* The Idempotency-Key header: 32 hexadecimal digits. ERR_INVALID. */

@@ -73,6 +73,7 @@ static const char *name_of(const struct manager *m, uint64_t raft_id) {
 static void env_leader(void *ctx, uint64_t term, uint64_t leader) {
     struct manager *m = ctx;
     m->leader = leader;
+    m->led_since_ms = m->clock.now_ms(&m->clock);
     if (leader != 0)
         log_event(m->config.log, LOG_INFO, "raft", "%s leads (term %llu)", name_of(m, leader),
                   (unsigned long long)term);

@@ -3,46 +3,12 @@
  * leaves the directory empty. */
 #include "api/manager.h"
 
-#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "raft/loop.h"
 
 #define JOIN_TIMEOUT_MS 20000
-
-/* --- addresses ------------------------------------------------------------------------------ */
-
-static bool is_wildcard(const char *host) {
-    return strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
-}
-
-/* The first address of this machine that others can reach. */
-static void machine_host(char out[ADDRESS_MAX]) {
-    uv_interface_address_t *all;
-    int n = 0;
-    (void)snprintf(out, ADDRESS_MAX, "127.0.0.1");
-    if (uv_interface_addresses(&all, &n) != 0) return;
-    for (int i = 0; i < n; i++) {
-        if (all[i].is_internal || all[i].address.address4.sin_family != AF_INET) continue;
-        (void)uv_ip4_name(&all[i].address.address4, out, ADDRESS_MAX);
-        break;
-    }
-    uv_free_interface_addresses(all, n);
-}
-
-void manager_advertised(const struct manager *m, const char *listen, char out[ADDRESS_MAX]) {
-    struct address parts;
-    (void)snprintf(out, ADDRESS_MAX, "%s", listen);
-    if (address_split(listen, &parts, NULL) != OK) return;
-    if (!m->config.advertise[0] && !is_wildcard(parts.host)) return;
-    char host[ADDRESS_MAX];
-    if (m->config.advertise[0])
-        (void)snprintf(host, sizeof host, "%s", m->config.advertise);
-    else
-        machine_host(host);
-    address_join(host, (unsigned)strtoul(parts.port, NULL, 10), out);
-}
 
 /* --- init ----------------------------------------------------------------------------------- */
 
@@ -57,25 +23,9 @@ static RESULT begin(struct manager *m, struct why *why) {
     (void)snprintf(self->name, sizeof self->name, "%s", m->config.name);
     (void)snprintf(self->client_listen, ADDRESS_MAX, "%s", m->config.client);
     (void)snprintf(self->peer_listen, ADDRESS_MAX, "%s", m->config.peer);
-    manager_advertised(m, self->client_listen, self->client_address);
-    manager_advertised(m, self->peer_listen, self->peer_address);
+    credentials_advertised(m->config.advertise, self->client_listen, self->client_address);
+    credentials_advertised(m->config.advertise, self->peer_listen, self->peer_address);
     return OK;
-}
-
-static RESULT make_secrets(struct manager *m, bool autolock, struct why *why) {
-    struct node_identity *self = &m->self;
-    char text[NODE_ID_SIZE + 1]; /* a join token's secret has the form of an id */
-    random_id(text);
-    enum err e = secret_new(text, TOKEN_SECRET_SIZE, &self->token);
-    sodium_memzero(text, sizeof text);
-    if (e == OK && autolock) e = secret_random(KEY_SIZE, &self->unlock_key);
-    if (e != OK) return fail_with(why, e, "no memory for keys: %s", err_text(e));
-    random_id(self->cluster_id);
-    random_id(self->node_id);
-    self->raft_id = 1;
-    TRY(x509_key_new(&self->root_key, why));
-    TRY(x509_root(self->root_key, self->cluster_id, &self->root_pem, why));
-    return credentials_issue(m, self->root_key, why);
 }
 
 /* The identity is complete: makes it durable and starts. */
@@ -102,12 +52,11 @@ static void give_up(struct manager *m, enum err e, const char *text) {
 RESULT manager_init(struct manager *m, bool autolock, manager_done *done, void *ctx,
                     struct why *why) {
     TRY(begin(m, why));
-    enum err e = make_secrets(m, autolock, why);
+    enum err e = credentials_found(&m->self, autolock, m->clock.wall_s(&m->clock), why);
     if (e != OK) {
         identity_clear(&m->self);
         return e;
     }
-    m->self.state = IDENTITY_MADE;
     m->done = done;
     m->done_ctx = ctx;
     e = settle(m, manager_kek(m), why);

@@ -71,18 +71,20 @@ void handle_join(struct exchange *x) {
 
 /* --- calls to the leader -------------------------------------------------------------------- */
 
-typedef void asked(struct exchange *x, enum err e, struct span answer);
+typedef void asked(struct exchange *x, const struct admin_request *request, enum err e,
+                   struct span answer);
 
 struct ask {
     struct call call;
     struct buf bytes;
     struct exchange *x;
+    struct admin_request request;
     asked *done;
 };
 
 static void on_answer(struct call *c, enum err e, struct span answer) {
     struct ask *a = c->ctx;
-    a->done(a->x, e, answer);
+    a->done(a->x, &a->request, e, answer);
     buf_free(&a->bytes);
     free(a);
 }
@@ -92,7 +94,7 @@ static void ask_leader(struct exchange *x, const struct admin_request *request, 
     struct ask *a = calloc(1, sizeof *a);
     enum err e = a ? OK : ERR_NOMEM;
     if (a) {
-        *a = (struct ask){.bytes = buf_new(64), .x = x, .done = done};
+        *a = (struct ask){.bytes = buf_new(64), .x = x, .request = *request, .done = done};
         e = admin_encode(request, &a->bytes);
         a->call = (struct call){.request = buf_span(&a->bytes), .done = on_answer, .ctx = a};
         if (e == OK) e = replica_call(api->manager->replica, &a->call);
@@ -103,8 +105,18 @@ static void ask_leader(struct exchange *x, const struct admin_request *request, 
     exchange_error(x, e, NULL);
 }
 
-static void answer_empty(struct exchange *x, enum err e, struct span answer) {
+/* Whoever asks the old leader for a hand-over learns of it by the leader's change. */
+static bool handed_over(const struct exchange *x, const struct admin_request *request, enum err e) {
+    const struct api *api = x->ctx;
+    uint64_t leader = api->manager->leader;
+    return e == ERR_MAYBE_APPLIED && request->kind == ADMIN_TRANSFER && leader != 0 &&
+           (request->raft_id == 0 || request->raft_id == leader);
+}
+
+static void answer_empty(struct exchange *x, const struct admin_request *request, enum err e,
+                         struct span answer) {
     struct why why;
+    if (request && handed_over(x, request, e)) e = OK;
     if (e == OK)
         exchange_answer(x, 200, "application/json", span_str("{}"));
     else
@@ -143,7 +155,9 @@ static void local_members(const struct manager *m, struct admin_members *out) {
                                  (m->peers && peers_is_connected(m->peers, s.members[i].raft_id));
 }
 
-static void answer_members(struct exchange *x, enum err e, struct span answer) {
+static void answer_members(struct exchange *x, const struct admin_request *request, enum err e,
+                           struct span answer) {
+    (void)request;
     const struct api *api = x->ctx;
     const struct manager *m = api->manager;
     struct admin_members all;
@@ -174,7 +188,7 @@ void handle_members(struct exchange *x) {
     struct admin_request request = {.kind = ADMIN_MEMBERS};
     if (!api_ready(x)) return;
     if (api->manager->leader == 0)
-        answer_members(x, ERR_NO_LEADER, span_of(NULL, 0));
+        answer_members(x, &request, ERR_NO_LEADER, span_of(NULL, 0));
     else
         ask_leader(x, &request, answer_members);
 }
@@ -224,7 +238,7 @@ void handle_transfer(struct exchange *x) {
 /* --- leave ---------------------------------------------------------------------------------- */
 
 static void on_left(void *ctx, enum err e, const char *text) {
-    answer_empty(ctx, e, span_str(text));
+    answer_empty(ctx, NULL, e, span_str(text));
 }
 
 static void wipe(struct exchange *x) {
@@ -234,11 +248,12 @@ static void wipe(struct exchange *x) {
     if (e != OK) api_fail(x, e, &why);
 }
 
-static void on_removed(struct exchange *x, enum err e, struct span answer) {
+static void on_removed(struct exchange *x, const struct admin_request *request, enum err e,
+                       struct span answer) {
     if (e == OK || e == ERR_NOT_FOUND)
         wipe(x); /* not found: removed by an earlier attempt */
     else
-        answer_empty(x, e, answer);
+        answer_empty(x, request, e, answer);
 }
 
 void handle_leave(struct exchange *x) {

@@ -65,31 +65,58 @@ static void answer_text(struct exchange *x, const char *key, const char *text) {
     buf_wipe(&out);
 }
 
-static void answer_unlock_key(struct exchange *x, const struct result *r, void *data) {
-    const struct api *api = x->ctx;
-    const struct secret *key = store_cluster(api->manager->store)->unlock_key;
+static void answer_key(struct exchange *x, const struct secret *key) {
     char text[UNLOCK_KEY_TEXT] = "";
-    (void)r;
-    (void)data;
     if (key && unlock_key_format(key, text) != OK) text[0] = 0;
     answer_text(x, "unlock_key", text);
     sodium_memzero(text, sizeof text);
 }
 
-static void write_lock(struct exchange *x, bool on) {
-    struct secret *key = NULL;
-    if (on && secret_random(KEY_SIZE, &key) != OK) {
-        exchange_error(x, ERR_NOMEM, NULL);
-        return;
-    }
-    struct command c = {.op = OP_LOCK, .unlock_key = key ? secret_span(key) : span_of(NULL, 0)};
-    api_write(x, &c, answer_unlock_key, NULL);
+static void answer_lock(struct exchange *x, const struct result *r, void *data) {
+    struct secret *key = data;
+    (void)r;
+    answer_key(x, key);
     secret_free(key);
+}
+
+static void write_lock(struct exchange *x, bool on) {
+    struct secret *key = NULL, *copy = NULL; /* the copy is for the answer */
+    enum err e = on ? secret_random(KEY_SIZE, &key) : OK;
+    if (e == OK && on) e = secret_copy(key, &copy);
+    if (e == OK) {
+        struct command c = {.op = OP_LOCK, .unlock_key = key ? secret_span(key) : span_of(NULL, 0)};
+        api_write(x, &c, answer_lock, copy);
+    } else {
+        exchange_error(x, e, NULL);
+    }
+    secret_free(key);
+}
+
+static void lock(struct exchange *x) {
+    const struct api *api = x->ctx;
+    const struct secret *key = store_cluster(api->manager->store)->unlock_key;
+    if (key)
+        answer_key(x, key);
+    else
+        write_lock(x, true);
+}
+
+static void show_key(struct exchange *x) {
+    const struct api *api = x->ctx;
+    answer_key(x, store_cluster(api->manager->store)->unlock_key);
+}
+
+static void rotate_key(struct exchange *x) {
+    const struct api *api = x->ctx;
+    if (store_cluster(api->manager->store)->unlock_key)
+        write_lock(x, true);
+    else
+        exchange_error(x, ERR_PRECONDITION,
+                       "autolock is off: there is no unlock key; `conclave lock` makes one");
 }
 
 /* {"off": true}, or nothing to lock. Locking a locked cluster gives the key that it has. */
 void handle_lock(struct exchange *x) {
-    const struct api *api = x->ctx;
     json_t *body;
     struct why why = {0};
     bool off = false;
@@ -98,25 +125,15 @@ void handle_lock(struct exchange *x) {
     json_decref(body);
     if (e != OK)
         api_fail(x, e, &why);
-    else if (!off && store_cluster(api->manager->store)->unlock_key)
-        answer_unlock_key(x, NULL, NULL);
+    else if (off)
+        write_lock(x, false);
     else
-        write_lock(x, !off);
+        api_current(x, lock);
 }
 
-void handle_unlock_key(struct exchange *x) {
-    if (api_ready(x)) answer_unlock_key(x, NULL, NULL);
-}
+void handle_unlock_key(struct exchange *x) { api_current(x, show_key); }
 
-void handle_unlock_key_rotate(struct exchange *x) {
-    const struct api *api = x->ctx;
-    if (!api_ready(x)) return;
-    if (store_cluster(api->manager->store)->unlock_key)
-        write_lock(x, true);
-    else
-        exchange_error(x, ERR_PRECONDITION,
-                       "autolock is off: there is no unlock key; `conclave lock` makes one");
-}
+void handle_unlock_key_rotate(struct exchange *x) { api_current(x, rotate_key); }
 
 /* --- data keys ------------------------------------------------------------------------------ */
 
@@ -280,23 +297,20 @@ static RESULT stream_head(const struct manager *m, struct stream *s) {
     return buf_u64(&s->piece, status.applied);
 }
 
-void handle_backup(struct exchange *x) {
+/* A backup holds all that was acknowledged before it was asked for, whichever member makes it. */
+static void begin_stream(struct exchange *x) {
     struct api *api = x->ctx;
     struct manager *m = api->manager;
-    if (!api_ready(x)) return;
     struct stream *s = calloc(1, sizeof *s);
-    enum err e = s ? OK : ERR_NOMEM;
-    if (s) {
-        *s = (struct stream){.machine = &m->machine,
-                             .piece = buf_new(2 * SNAPSHOT_CHUNK + 4 * COMMAND_MAX)};
-        e = m->machine.view(&m->machine, &s->view);
-    }
+    enum err e = s ? m->machine.view(&m->machine, &s->view) : ERR_NOMEM;
     if (e != OK) {
         free(s);
         exchange_error(x, e, NULL);
         return;
     }
     s->x = x;
+    s->machine = &m->machine;
+    s->piece = buf_new(2 * SNAPSHOT_CHUNK + 4 * COMMAND_MAX);
     s->next = api->streams;
     s->link = &api->streams;
     if (s->next) s->next->link = &s->next;
@@ -306,9 +320,10 @@ void handle_backup(struct exchange *x) {
     e = exchange_stream(x, "application/octet-stream");
     if (e == OK) e = stream_head(m, s);
     if (e == OK) e = exchange_write(x, buf_span(&s->piece));
-    if (e == OK || e == ERR_BUSY) {
+    if (e == OK || e == ERR_BUSY)
         pump(x);
-        return;
-    }
-    stream_end(s, false);
+    else
+        stream_end(s, false);
 }
+
+void handle_backup(struct exchange *x) { api_current(x, begin_stream); }

@@ -113,6 +113,38 @@ void api_write(struct exchange *x, const struct command *c, api_written *done, v
     api_fail(x, e, &why);
 }
 
+struct current {
+    struct read read;
+    struct exchange *x;
+    void (*then)(struct exchange *x);
+};
+
+static void on_confirmed(struct read *read, enum err e) {
+    struct current *c = read->ctx;
+    struct exchange *x = c->x;
+    void (*then)(struct exchange * x) = c->then;
+    free(c);
+    if (e == OK)
+        then(x);
+    else
+        exchange_error(x, e, e == ERR_TIMEOUT ? "no leader confirmed the read in time" : NULL);
+}
+
+void api_current(struct exchange *x, void (*then)(struct exchange *x)) {
+    const struct api *api = x->ctx;
+    if (!api_ready(x)) return;
+    struct current *c = calloc(1, sizeof *c);
+    enum err e = ERR_NOMEM;
+    if (c) {
+        *c = (struct current){.x = x, .then = then};
+        c->read = (struct read){.done = on_confirmed, .ctx = c};
+        e = replica_read(api->manager->replica, &c->read);
+        if (e == OK) return;
+    }
+    free(c);
+    exchange_error(x, e, NULL);
+}
+
 /* --- put ------------------------------------------------------------------------------------ */
 
 static void answer_header(struct exchange *x, const struct result *r, void *data) {

@@ -3,6 +3,8 @@
  * written), peers, the two execs. */
 #include "api/manager.h"
 
+#include "api/directory.h"
+
 #include <stdlib.h>
 
 #include "raft/loop.h"
@@ -88,11 +90,11 @@ static RESULT merge_config(struct manager *m) {
     struct node_identity before = *self;
     if (m->config.client[0]) {
         (void)snprintf(self->client_listen, ADDRESS_MAX, "%s", m->config.client);
-        manager_advertised(m, self->client_listen, self->client_address);
+        credentials_advertised(m->config.advertise, self->client_listen, self->client_address);
     }
     if (m->config.peer[0]) {
         (void)snprintf(self->peer_listen, ADDRESS_MAX, "%s", m->config.peer);
-        manager_advertised(m, self->peer_listen, self->peer_address);
+        credentials_advertised(m->config.advertise, self->peer_listen, self->peer_address);
     }
     if (m->config.name[0] && strcmp(m->config.name, self->name) != 0)
         log_event(m->config.log, LOG_WARNING, "node", "this node keeps its name %s", self->name);
@@ -109,8 +111,7 @@ static RESULT go_on(struct manager *m, struct why *why) {
     if (e == ERR_NOT_FOUND) { /* init or join ended before there was anything to lose */
         keyring_close(m->keys);
         m->keys = NULL;
-        (void)!m->disk->remove(m->disk, "keyring", NULL);
-        manager_set_state(m, MANAGER_EMPTY);
+        directory_wipe(m->disk);
         return OK;
     }
     TRY(e);
@@ -174,7 +175,7 @@ RESULT manager_new(const struct manager_config *config, struct manager **out, st
 RESULT manager_open(struct manager *m, struct why *why) {
     enum kek_kind kind;
     enum err e = keyring_kind(m->disk, &kind, why);
-    if (e == ERR_NOT_FOUND) return OK;
+    if (e == ERR_NOT_FOUND) return directory_check_empty(m->disk, m->config.data, why);
     TRY(e);
     return open_keyring(m, kind, why);
 }
@@ -330,39 +331,13 @@ void manager_close(struct manager *m, void (*closed)(void *ctx), void *ctx) {
 
 /* --- wiping --------------------------------------------------------------------------------- */
 
-struct wiping {
-    struct disk *disk; /* where */
-    const char *dir;   /* "" is the root */
-};
-
-static void wipe_file(void *ctx, const char *name) {
-    const struct wiping *w = ctx;
-    char path[PATH_ROOM];
-    if (!w->dir[0] && (strcmp(name, "LOCK") == 0 || strcmp(name, "conclave.sock") == 0)) return;
-    int size = snprintf(path, sizeof path, "%s%s%s", w->dir, w->dir[0] ? "/" : "", name);
-    if (size > 0 && size < (int)sizeof path) (void)!w->disk->remove(w->disk, path, NULL);
-}
-
-/* Keys first: what is left of the rest is noise then. */
-static void wipe_files(struct disk *disk) {
-    static const char *const keys[] = {"keyring", "kek"};
-    static const char *const dirs[] = {"", "log", "snapshots"};
-    for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
-        (void)!disk->remove(disk, keys[i], NULL);
-    (void)!disk->sync_dir(disk, "", NULL);
-    for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
-        struct wiping w = {.disk = disk, .dir = dirs[i]};
-        (void)!disk->list(disk, dirs[i], wipe_file, &w, NULL);
-    }
-}
-
 static void on_wiped(struct manager *m) {
     if (m->keys) keyring_close(m->keys);
     m->keys = NULL;
     identity_clear(&m->self);
     secret_free(m->unlock_key);
     m->unlock_key = NULL;
-    wipe_files(m->disk);
+    directory_wipe(m->disk);
     manager_set_state(m, MANAGER_EMPTY);
     enum err e = m->error;
     m->error = OK;

@@ -15,6 +15,7 @@
 #include <sodium.h>
 #include <uv.h>
 
+#include "api/credentials.h"
 #include "api/identity.h"
 #include "api/log.h"
 #include "raft/exec.h"
@@ -95,6 +96,7 @@ struct manager {
     bool ops;                          /* admissions or membership changes can go on */
     bool turn, dirty;                  /* a turn is due; the cluster's own state may have changed */
     uint64_t leader;                   /* raft id; 0: nobody */
+    uint64_t led_since_ms;             /* when that became so */
     unsigned peers_n;                  /* rows given to peers */
     struct node peers_rows[NODES_MAX]; /* the same, to find what changed */
     bool writing;                      /* a command of the manager's own is under way (table.c) */
@@ -151,24 +153,21 @@ void manager_undo(struct manager *m, enum err e,
                   const char *text); /* a failed init or join: empty again */
 void manager_finish(struct manager *m, enum err e, const char *text); /* tells m->done, if any */
 struct kek manager_kek(const struct manager *m); /* as the user wants the keyring sealed */
-void manager_advertised(const struct manager *m, const char *listen, char out[ADDRESS_MAX]);
-void manager_env(struct manager *m); /* env.c: fills m->env, starts its handles */
+void manager_env(struct manager *m);             /* env.c: fills m->env, starts its handles */
 void manager_env_close(struct manager *m);
 RESULT manager_store_open(struct manager *m, struct why *why); /* env.c: the store, watched */
 RESULT manager_peers_open(struct manager *m, struct why *why); /* env.c */
 void manager_beat_start(struct manager *m);                    /* env.c: housekeeping begins */
 void table_follow(struct manager *m); /* table.c: the state's rows -> peers, keys */
 void table_beat(struct manager *m);
-/* credentials.c: own key and certificate anew, in m->self only; renewal when it is due; names for
- * certificates. */
-RESULT credentials_issue(struct manager *m, const struct secret *root_key, struct why *why);
-void credentials_keep(struct manager *m, const struct cluster *c);
-void credentials_hosts(const char *client_address, const char *peer_address, char out[HOSTS_ROOM]);
+void manager_renew(struct manager *m,
+                   const struct cluster *c); /* renew.c: the certificate, when due */
 void admit_request(void *ctx, struct join_connection *c,
                    const struct wire_join *request); /* admit.c */
 void admit_step(struct manager *m);                  /* in the check phase */
 void admit_stop(struct manager *m);
 void admin_call(void *ctx, uint64_t from, struct span request, struct reply *reply); /* admin.c */
+bool admin_hears(const struct manager *m, const struct replica_member *member);      /* as leader */
 void admin_leader(struct manager *m); /* who leads has changed */
 void admin_step(struct manager *m);   /* in the check phase */
 void admin_stop(struct manager *m);

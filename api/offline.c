@@ -4,21 +4,8 @@
 
 #include <stdio.h>
 
-#include "raft/exec.h"
+#include "api/offline_env.h"
 #include "raft/loop.h"
-#include "raft/replica.h"
-#include "store/store.h"
-
-struct offline {
-    struct disk *disk;
-    struct keyring *keys;
-    struct node_identity self;
-    struct clock clock;
-    struct store *store;
-    struct replica_env env;
-    struct replica_config raft;
-    struct exec exec; /* takes no jobs: nothing runs */
-};
 
 static void no_send(void *ctx, uint64_t to, struct buf *frame) {
     (void)ctx;
@@ -69,7 +56,7 @@ static void no_submit(struct exec *e, struct job *j) {
     (void)j;
 }
 
-static void fill(struct offline *o) {
+void offline_env(struct offline *o) {
     clock_real(&o->clock);
     o->exec.submit = no_submit;
     o->env = (struct replica_env){.ctx = o,
@@ -114,7 +101,7 @@ static RESULT open_keys(struct offline *o, const char *data, struct kek kek, str
     return e;
 }
 
-static void close_all(struct offline *o) {
+void offline_close(struct offline *o) {
     if (o->store) store_free(o->store);
     identity_clear(&o->self);
     if (o->keys) keyring_close(o->keys);
@@ -125,7 +112,7 @@ static RESULT open_replica(struct offline *o, struct offline_report *out, struct
     struct replica *replica = NULL;
     struct replica_status status;
     if (store_new(&o->store) != OK) return ERR_NOMEM;
-    fill(o);
+    offline_env(o);
     TRY(replica_open(&o->env, &o->raft, &replica, why));
     replica_status(replica, &status);
     *out = (struct offline_report){.snapshot = status.snapshot_index,
@@ -146,7 +133,7 @@ RESULT offline_check(const char *data, struct kek kek, struct offline_report *ou
     identity_init(&o.self);
     enum err e = open_keys(&o, data, kek, why);
     if (e == OK) e = open_replica(&o, out, why);
-    close_all(&o);
+    offline_close(&o);
     return e;
 }
 
@@ -155,7 +142,7 @@ RESULT offline_recover(const char *data, struct kek kek, struct why *why) {
     identity_init(&o.self);
     enum err e = open_keys(&o, data, kek, why);
     if (e == OK) {
-        fill(&o);
+        offline_env(&o);
         e = replica_recover(&o.env, &o.raft, why);
     }
     if (e == OK) {
@@ -163,6 +150,6 @@ RESULT offline_recover(const char *data, struct kek kek, struct why *why) {
         o.self.n = 0; /* nobody else is dialled */
         e = identity_store(&o.self, o.keys, why);
     }
-    close_all(&o);
+    offline_close(&o);
     return e;
 }

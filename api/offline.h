@@ -3,6 +3,8 @@
 #ifndef CONCLAVE_OFFLINE_H
 #define CONCLAVE_OFFLINE_H
 
+#include <stdio.h>
+
 #include "api/identity.h"
 
 struct offline_report {
@@ -16,5 +18,22 @@ struct offline_report {
 RESULT offline_check(const char *data, struct kek kek, struct offline_report *out, struct why *why);
 /* After a lost quorum: the only member from now on; the others' rows go when it runs again. */
 RESULT offline_recover(const char *data, struct kek kek, struct why *why);
+
+/* The node that a backup becomes. */
+struct offline_place {
+    char name[NAME_MAX_SIZE + 1];
+    char client[ADDRESS_MAX], peer[ADDRESS_MAX]; /* HOST:PORT to listen on */
+};
+
+struct offline_restored {
+    uint64_t keys, revision;
+    char token[JOIN_TOKEN_TEXT]; /* for further members; the caller wipes it */
+};
+
+/* Verifies the whole backup, then makes a new cluster of one with its keys and values in `data`.
+ * ERR_EXISTS when there is a node; on any error the directory holds none. */
+RESULT offline_restore(FILE *file, const char *file_name, const struct secret *key,
+                       const char *data, const struct offline_place *place,
+                       struct offline_restored *out, struct why *why);
 
 #endif

@@ -31,27 +31,11 @@ static void propose(struct manager *m, const struct command *c) {
     if (!m->writing) buf_wipe(&m->own.command);
 }
 
-static void own_row(const struct manager *m, struct node *out) {
-    *out = (struct node){.raft_id = m->self.raft_id,
-                         .joined_s = m->clock.wall_s((struct clock *)&m->clock)};
-    memcpy(out->id, m->self.node_id, sizeof out->id);
-    memcpy(out->name, m->self.name, sizeof out->name);
-    memcpy(out->client_address, m->self.client_address, sizeof out->client_address);
-    memcpy(out->peer_address, m->self.peer_address, sizeof out->peer_address);
-}
+static int64_t wall(struct manager *m) { return m->clock.wall_s(&m->clock); }
 
 static void propose_cluster(struct manager *m) {
-    struct command c = {.op = OP_CLUSTER};
-    char secret[TOKEN_SECRET_SIZE + 1] = {0};
-    memcpy(c.cluster.id, m->self.cluster_id, sizeof c.cluster.id);
-    c.cluster.now_s = m->clock.wall_s(&m->clock);
-    c.cluster.root_pem = buf_span(&m->self.root_pem);
-    c.cluster.root_key = secret_span(m->self.root_key);
-    struct span token = secret_span(m->self.token);
-    memcpy(secret, token.at, token.size < sizeof secret ? token.size : sizeof secret - 1);
-    token_hash(secret, c.cluster.token_hash);
-    sodium_memzero(secret, sizeof secret);
-    own_row(m, &c.cluster.first);
+    struct command c;
+    credentials_cluster(&m->self, wall(m), &c);
     propose(m, &c);
 }
 
@@ -96,7 +80,7 @@ static void keep_own_row(struct manager *m, const struct node *row) {
         strcmp(row->peer_address, m->self.peer_address) == 0)
         return;
     struct command c = {.op = OP_NODE_UPDATE};
-    own_row(m, &c.node);
+    credentials_row(&m->self, wall(m), &c.node);
     c.node.joined_s = row->joined_s;
     propose(m, &c);
 }
@@ -212,7 +196,7 @@ static void on_current(struct read *rd, enum err e) {
     if (m->peers) take_rows(m, c);
     keep_members(m, c);
     follow_lock(m, c);
-    credentials_keep(m, c);
+    manager_renew(m, c);
 }
 
 void table_follow(struct manager *m) {

@@ -65,6 +65,46 @@ RESULT replica_bootstrap(const struct replica_env *env, const struct replica_con
     return e;
 }
 
+static RESULT write_state(struct snapshot_writer *w, struct machine *m, struct machine_view *v,
+                          struct why *why) {
+    struct buf piece = buf_new(2 * SNAPSHOT_CHUNK);
+    bool done = false;
+    enum err e = OK;
+    while (e == OK && !done) {
+        buf_clear(&piece);
+        e = m->view_next(v, &piece, &done);
+        if (e == OK && piece.size > 0) e = snapshot_write(w, buf_span(&piece), why);
+    }
+    buf_wipe(&piece);
+    return e;
+}
+
+RESULT replica_seed(const struct replica_env *env, const struct replica_config *config,
+                    struct why *why) {
+    struct snapshot_options files = {
+        .disk = env->disk, .keys = env->keys, .identity = config->identity, .alg = config->alg};
+    struct buf conf = buf_new(FRAME_MAX);
+    struct snapshot_writer *w = NULL;
+    struct machine_view *view = NULL;
+    uint8_t hash[STATE_HASH_SIZE];
+    TRY(replica_bootstrap(env, config, why));
+    enum err e = members_only(config->raft_id, &conf);
+    struct snapshot_meta meta = {.index = 1, .term = 1, .conf_index = 1, .conf = buf_span(&conf)};
+    if (e == OK) e = env->machine->view(env->machine, &view);
+    if (e == OK) e = snapshot_create(&files, &meta, &w, why);
+    if (e == OK) e = write_state(w, env->machine, view, why);
+    if (e == OK) {
+        env->machine->view_hash(view, hash);
+        struct snapshot_writer *whole = w;
+        w = NULL;
+        e = snapshot_finish(whole, hash, why);
+    }
+    if (w != NULL) snapshot_abort(w);
+    if (view != NULL) env->machine->view_free(view);
+    buf_free(&conf);
+    return e;
+}
+
 RESULT replica_recover(const struct replica_env *env, const struct replica_config *config,
                        struct why *why) {
     struct offline o = {0};

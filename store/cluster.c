@@ -99,11 +99,22 @@ RESULT cluster_copy(const struct cluster *c, struct cluster **out) {
 /* --- commands -----------------------------------------------------------------------------------
  */
 
+/* Nothing is left of the cluster that a restored state was of: no row, no key, no token. */
+static void forget_cluster(struct cluster *c) {
+    buf_free(&c->root_pem);
+    secret_free(c->root_key);
+    secret_free(c->unlock_key);
+    c->root_key = c->unlock_key = NULL;
+    memset(c->nodes, 0, sizeof c->nodes);
+}
+
 static RESULT make_cluster(struct cluster *c, const struct command *command, enum err *outcome) {
-    if (c->initialised || command->cluster.first.raft_id == UINT64_MAX) {
-        *outcome = c->initialised ? ERR_EXISTS : ERR_PRECONDITION;
+    bool taken = c->initialised && !command->cluster.replace;
+    if (taken || command->cluster.first.raft_id == UINT64_MAX) {
+        *outcome = taken ? ERR_EXISTS : ERR_PRECONDITION;
         return OK;
     }
+    forget_cluster(c);
     TRY(buf_add_span(&c->root_pem, command->cluster.root_pem));
     TRY(secret_new(command->cluster.root_key.at, command->cluster.root_key.size, &c->root_key));
     memcpy(c->id, command->cluster.id, sizeof c->id);

@@ -8,7 +8,8 @@
  *                block key, block value
  *   DELETE:      u8 flags (2: mod_revision follows), [u64 mod_revision > 0], block key, block end
  *   BATCH:       u32 n, then n times: u8 operation (PUT or DELETE), its body
- *   CLUSTER:     text id, u64 now_s, block root_pem, block root_key, 32 bytes token hash, node
+ *   CLUSTER:     text id, u64 now_s, block root_pem, block root_key, 32 bytes token hash,
+ *                u8 replaces (0 or 1), node
  *   NODE_ADD, NODE_UPDATE: node (cluster.c)
  *   NODE_REMOVE: u64 raft id
  *   TOKEN:       32 bytes token hash
@@ -99,6 +100,7 @@ static RESULT encode_cluster(const struct command *c, struct buf *out) {
     TRY(buf_block(out, c->cluster.root_pem));
     TRY(buf_block(out, c->cluster.root_key));
     TRY(buf_add(out, c->cluster.token_hash, TOKEN_HASH_SIZE));
+    TRY(buf_u8(out, c->cluster.replace));
     return node_encode(&c->cluster.first, out);
 }
 
@@ -191,12 +193,16 @@ static RESULT decode_batch(struct cursor *in, struct command *c) {
 
 static RESULT decode_cluster(struct cursor *in, struct command *c) {
     uint64_t now_s;
+    uint8_t replace;
     TRY(cursor_text(in, c->cluster.id, sizeof c->cluster.id));
     TRY(cursor_u64(in, &now_s));
     c->cluster.now_s = (int64_t)now_s;
     TRY(cursor_block(in, PEM_MAX, &c->cluster.root_pem));
     TRY(cursor_block(in, PEM_MAX, &c->cluster.root_key));
     TRY(cursor_copy(in, c->cluster.token_hash, TOKEN_HASH_SIZE));
+    TRY(cursor_u8(in, &replace));
+    if (replace > 1) return ERR_INVALID;
+    c->cluster.replace = replace == 1;
     TRY(check_cluster(c));
     return node_decode(in, &c->cluster.first);
 }

@@ -54,6 +54,7 @@ struct command {
             int64_t now_s;
             struct span root_pem, root_key; /* root_key: PEM; wiped by the caller after encoding */
             uint8_t token_hash[TOKEN_HASH_SIZE];
+            bool replace; /* a restored state: takes the place of the cluster that it was of */
             struct node first;
         } cluster;
         struct node node; /* OP_NODE_ADD (raft_id given by the leader), OP_NODE_UPDATE */
