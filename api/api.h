@@ -22,12 +22,14 @@ struct api {
     struct manager *manager; /* the caller's */
     struct server *server;   /* the caller's */
     struct api_figures figures;
-    uint64_t leader_seen;   /* for leader_changes */
-    struct stream *streams; /* backups under way (handlers_keys.c) */
+    struct transfer *transfers; /* hand-overs whose outcome is awaited (handlers_admin.c) */
+    struct stream *streams;     /* backups under way (handlers_keys.c) */
 };
 
 extern const struct route api_routes[];
+void api_led(struct api *api);  /* who leads has changed */
 void api_stop(struct api *api); /* the state goes away: ends what still reads it */
+void api_led(struct api *api);  /* who leads has changed */
 void api_stop(struct api *api); /* the state goes away: ends what still reads it */
 
 /* One per file; the table is in handlers_info.c. */
@@ -49,6 +51,7 @@ void handle_unlock_key_rotate(struct exchange *x);
 void handle_keys_rotate(struct exchange *x);
 void handle_token_rotate(struct exchange *x);
 void handle_certificate(struct exchange *x);
+void api_stop_transfers(struct api *api);
 void handle_backup(struct exchange *x);
 
 /* The body as JSON, or an answered exchange (false). Free with json_decref. */

@@ -133,6 +133,11 @@ static void on_changed(void *ctx) {
     a->listening = false;
 }
 
+static void on_led(void *ctx) {
+    struct app *a = ctx;
+    if (a->api.manager) api_led(&a->api);
+}
+
 static bool is_member(void *ctx, const char *node_id) {
     const struct api *api = ctx;
     return api->manager && api->manager->store &&
@@ -229,6 +234,7 @@ static RESULT open_all(struct app *a, struct why *why) {
     config.log = &a->log;
     config.ctx = a;
     config.changed = on_changed;
+    config.led = on_led;
     config.failed = on_failed;
     TRY(manager_new(&config, &a->api.manager, why));
     TRY(open_server(a, why)); /* after the directory is locked: the socket there is ours */

@@ -83,6 +83,7 @@ static void env_leader(void *ctx, uint64_t term, uint64_t leader) {
     m->dirty = true;
     env_wake(m);
     admin_leader(m);
+    if (m->config.led) m->config.led(m->config.ctx);
     if (m->state == MANAGER_STOPPING && leader != 0 && leader != m->self.raft_id &&
         uv_is_active((uv_handle_t *)&m->beat))
         (void)uv_timer_start(&m->beat, m->beat.timer_cb, 0, 0);

@@ -105,18 +105,10 @@ static void ask_leader(struct exchange *x, const struct admin_request *request, 
     exchange_error(x, e, NULL);
 }
 
-/* Whoever asks the old leader for a hand-over learns of it by the leader's change. */
-static bool handed_over(const struct exchange *x, const struct admin_request *request, enum err e) {
-    const struct api *api = x->ctx;
-    uint64_t leader = api->manager->leader;
-    return e == ERR_MAYBE_APPLIED && request->kind == ADMIN_TRANSFER && leader != 0 &&
-           (request->raft_id == 0 || request->raft_id == leader);
-}
-
 static void answer_empty(struct exchange *x, const struct admin_request *request, enum err e,
                          struct span answer) {
     struct why why;
-    if (request && handed_over(x, request, e)) e = OK;
+    (void)request;
     if (e == OK)
         exchange_answer(x, 200, "application/json", span_str("{}"));
     else
@@ -231,8 +223,61 @@ void handle_remove(struct exchange *x) {
     change_member(x, (struct admin_request){.kind = ADMIN_CHANGE, .change = CHANGE_REMOVE});
 }
 
+/* --- transfer ------------------------------------------------------------------------------- */
+
+/* Whoever asks the old leader for a hand-over may see the leader change before the answer, which
+ * then never comes: the outcome is read from who leads next. */
+struct transfer {
+    struct exchange *x;
+    uint64_t wanted; /* raft id; 0: anybody */
+    struct transfer *next;
+};
+
+static void end_transfer(struct api *api, enum err e, const char *text) {
+    struct transfer *t = api->transfers;
+    struct exchange *x = t->x;
+    api->transfers = t->next;
+    free(t);
+    if (e == OK)
+        exchange_answer(x, 200, "application/json", span_str("{}"));
+    else
+        exchange_error(x, e, text);
+}
+
+void api_led(struct api *api) {
+    uint64_t leader = api->manager->leader;
+    api->figures.leader_changes++;
+    while (leader != 0 && api->transfers) {
+        bool done = api->transfers->wanted == 0 || api->transfers->wanted == leader;
+        end_transfer(api, done ? OK : ERR_TIMEOUT, "another member has taken the leadership");
+    }
+}
+
+void api_stop_transfers(struct api *api) {
+    while (api->transfers)
+        end_transfer(api, ERR_CLOSED, "the node is stopping");
+}
+
+static void on_transferred(struct exchange *x, const struct admin_request *request, enum err e,
+                           struct span answer) {
+    struct api *api = x->ctx;
+    struct transfer *t = e == ERR_MAYBE_APPLIED ? calloc(1, sizeof *t) : NULL;
+    if (!t) {
+        answer_empty(x, request, e, answer);
+        return;
+    }
+    *t = (struct transfer){.x = x, .wanted = request->raft_id, .next = api->transfers};
+    api->transfers = t;
+}
+
 void handle_transfer(struct exchange *x) {
-    change_member(x, (struct admin_request){.kind = ADMIN_TRANSFER});
+    struct admin_request request = {.kind = ADMIN_TRANSFER};
+    struct why why = {0};
+    enum err e = parse_change(x, &request, &why);
+    if (e == OK)
+        ask_leader(x, &request, on_transferred);
+    else
+        api_fail(x, e, &why);
 }
 
 /* --- leave ---------------------------------------------------------------------------------- */

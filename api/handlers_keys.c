@@ -283,6 +283,7 @@ static void pump(struct exchange *x) {
 }
 
 void api_stop(struct api *api) {
+    api_stop_transfers(api);
     while (api->streams)
         stream_end(api->streams, false);
 }

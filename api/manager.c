@@ -331,7 +331,17 @@ void manager_close(struct manager *m, void (*closed)(void *ctx), void *ctx) {
 
 /* --- wiping --------------------------------------------------------------------------------- */
 
+/* What the next init or join will want, where the command line did not say it. */
+static void keep_names(struct manager *m) {
+    const struct node_identity *self = &m->self;
+    struct manager_config *c = &m->config;
+    if (!c->name[0]) (void)snprintf(c->name, sizeof c->name, "%s", self->name);
+    if (!c->client[0]) (void)snprintf(c->client, sizeof c->client, "%s", self->client_listen);
+    if (!c->peer[0]) (void)snprintf(c->peer, sizeof c->peer, "%s", self->peer_listen);
+}
+
 static void on_wiped(struct manager *m) {
+    keep_names(m);
     if (m->keys) keyring_close(m->keys);
     m->keys = NULL;
     identity_clear(&m->self);

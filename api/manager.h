@@ -51,6 +51,7 @@ struct manager_config {
     struct secret *kek; /* passphrase or key; the manager's from manager_open on; NULL: none */
     void *ctx;          /* for the functions below */
     void (*changed)(void *ctx); /* the state, the identity or its certificate is another one */
+    void (*led)(void *ctx);     /* another member leads, or nobody; may be NULL */
     void (*failed)(void *ctx, enum err e, const char *text); /* once: close it */
 };
 
