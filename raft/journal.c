@@ -97,6 +97,7 @@ void journal_start(struct journal *l, struct wal *wal) {
     l->last = wal_last(wal);
     if (empty) l->cache_first = l->last + 1;
     l->persisted = l->submitted = l->last;
+    l->disk_bytes = wal_file_bytes(wal); /* each start begins a segment: they add up too */
 }
 
 static void release_work(struct journal_work *w) {

@@ -289,6 +289,15 @@ uint64_t wal_first(struct wal *w) { return ask(w, wal_first_locked); }
 uint64_t wal_last(struct wal *w) { return ask(w, last_locked); }
 uint64_t wal_bytes(struct wal *w) { return ask(w, bytes_locked); }
 
+static uint64_t files_locked(const struct wal *w) {
+    uint64_t size = 0;
+    for (size_t i = 0; i < w->segments.count; i++)
+        size += w->segments.at[i]->header.size;
+    return size;
+}
+
+uint64_t wal_file_bytes(struct wal *w) { return ask(w, files_locked); }
+
 static uint64_t generation_locked(const struct wal *w) {
     uint32_t oldest = keyring_generation(w->o.keys);
     const struct wal_list *lists[] = {&w->segments, &w->leaving};

@@ -85,6 +85,7 @@ RESULT wal_read(struct wal *w, uint64_t index, struct entry **out, struct why *w
 uint64_t wal_first(struct wal *w); /* index of the first live entry; last + 1 when empty */
 uint64_t wal_last(struct wal *w);
 uint64_t wal_bytes(struct wal *w);             /* payload bytes of live entries */
+uint64_t wal_file_bytes(struct wal *w);        /* size of the segments' files */
 uint32_t wal_oldest_generation(struct wal *w); /* the oldest DEK that a segment still needs */
 
 #endif
