@@ -193,6 +193,7 @@ static void on_current(struct read *rd, enum err e) {
     if (e != OK || m->state != MANAGER_RUNNING) return;
     const struct cluster *c = store_cluster(m->store);
     if (!c->initialised) return;
+    if (m->peers) give_rows(m, c);
     if (m->peers) take_rows(m, c);
     keep_members(m, c);
     follow_lock(m, c);
