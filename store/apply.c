@@ -12,8 +12,7 @@
 
 #define TIDY_ITEMS 1024 /* freed in passing, for each entry */
 
-/* --- keys ---------------------------------------------------------------------------------------
- */
+/* --- keys --- */
 
 static void remember_previous(struct result *r, const struct item *old) {
     r->previous.existed = old != NULL;
@@ -143,8 +142,7 @@ static RESULT apply_delete(struct state *s, const struct command *c, struct resu
     return remove_keys(s, c, s->revision + 1, r);
 }
 
-/* --- batches ------------------------------------------------------------------------------------
- */
+/* --- batches --- */
 
 /* The next item of a batch that command_decode has checked. */
 static void next_item(struct cursor *items, struct command *out) {
@@ -191,8 +189,7 @@ static RESULT apply_batch(struct state *s, const struct command *c, struct resul
     return OK;
 }
 
-/* --- the cluster ---------------------------------------------------------------------------------
- */
+/* --- the cluster --- */
 
 static RESULT apply_cluster(struct state *s, const struct command *c, struct result *r) {
     struct cluster *next;
@@ -209,8 +206,7 @@ static RESULT apply_cluster(struct state *s, const struct command *c, struct res
     return OK;
 }
 
-/* --- all
- * ------------------------------------------------------------------------------------------ */
+/* --- all --- */
 
 static RESULT apply_operation(struct state *s, const struct command *c, struct result *r) {
     switch (c->op) {

@@ -19,8 +19,7 @@ void token_hash(const char *secret_text, uint8_t out[TOKEN_HASH_SIZE]) {
                              strlen(secret_text), NULL, 0);
 }
 
-/* --- look-ups -----------------------------------------------------------------------------------
- */
+/* --- look-ups --- */
 
 const struct node *cluster_node(const struct cluster *c, uint64_t raft_id) {
     for (unsigned i = 0; i < c->n; i++)
@@ -58,8 +57,7 @@ RESULT cluster_find(const struct cluster *c, const char *text, const struct node
     return OK;
 }
 
-/* --- life ---------------------------------------------------------------------------------------
- */
+/* --- life --- */
 
 RESULT cluster_new(struct cluster **out) {
     struct cluster *c = calloc(1, sizeof *c);
@@ -96,8 +94,7 @@ RESULT cluster_copy(const struct cluster *c, struct cluster **out) {
     return OK;
 }
 
-/* --- commands -----------------------------------------------------------------------------------
- */
+/* --- commands --- */
 
 /* Nothing is left of the cluster that a restored state was of: no row, no key, no token. */
 static void forget_cluster(struct cluster *c) {
@@ -187,8 +184,7 @@ RESULT cluster_apply(struct cluster *c, const struct command *command, enum err 
     return OK;
 }
 
-/* --- bytes --------------------------------------------------------------------------------------
- */
+/* --- bytes --- */
 
 RESULT node_encode(const struct node *n, struct buf *out) {
     if (n->raft_id == 0 || n->id[0] == '\0' || n->name[0] == '\0') return ERR_INVALID;

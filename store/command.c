@@ -25,8 +25,7 @@
 #define FLAG_REPEATED     1
 #define FLAG_EXISTED      2
 
-/* --- bounds, the same for both ways ------------------------------------------------------------
- */
+/* --- bounds, the same for both ways --- */
 
 static RESULT check_key(struct span key) {
     return key.size >= 1 && key.size <= KEY_MAX ? OK : ERR_INVALID;
@@ -55,8 +54,7 @@ static RESULT check_lock(const struct command *c) {
     return c->unlock_key.size == 0 || c->unlock_key.size == KEY_SIZE ? OK : ERR_INVALID;
 }
 
-/* --- out ---------------------------------------------------------------------------------------
- */
+/* --- out --- */
 
 static RESULT encode_condition(uint8_t flags, uint64_t mod_revision, struct buf *out) {
     if (mod_revision != 0) flags |= FLAG_MOD_REVISION;
@@ -140,8 +138,7 @@ RESULT command_batch_add(struct buf *items, const struct command *put_or_delete)
     return e;
 }
 
-/* --- in ----------------------------------------------------------------------------------------
- */
+/* --- in --- */
 
 static RESULT decode_condition(struct cursor *in, uint8_t known, uint8_t *flags,
                                uint64_t *mod_revision) {
@@ -244,8 +241,7 @@ RESULT command_decode(struct span bytes, struct command *out) {
     return invalid_for_protocol(decode(&in, out));
 }
 
-/* --- results -----------------------------------------------------------------------------------
- */
+/* --- results --- */
 
 void result_pack(const struct result *r, uint8_t out[RESULT_SIZE]) {
     out[0] = (uint8_t)r->error;

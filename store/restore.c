@@ -77,8 +77,7 @@ void restore_abort(struct machine_restore *r) {
     free(r);
 }
 
-/* --- the parts ----------------------------------------------------------------------------------
- */
+/* --- the parts --- */
 
 static void await_token_or_item(struct machine_restore *r) {
     if (r->tokens > 0)
@@ -211,8 +210,7 @@ enum err restore_bytes(struct machine_restore *r, struct span bytes) {
 
 const struct state *restore_state(const struct machine_restore *r) { return &r->state; }
 
-/* --- the end ------------------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 static RESULT check(const struct machine_restore *r, const uint8_t expected[STATE_HASH_SIZE]) {
     uint8_t hash[STATE_HASH_SIZE];

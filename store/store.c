@@ -12,8 +12,7 @@
 
 #include <sodium.h>
 
-/* --- the cluster's part -------------------------------------------------------------------------
- */
+/* --- the cluster's part --- */
 
 RESULT cluster_version_new(struct cluster *c, struct cluster_version **out) {
     struct buf bytes = buf_new(CLUSTER_BYTES_MAX);
@@ -39,8 +38,7 @@ void cluster_version_drop(struct cluster_version *v) {
     free(v);
 }
 
-/* --- life ---------------------------------------------------------------------------------------
- */
+/* --- life --- */
 
 RESULT state_start(struct state *s) {
     memset(s, 0, sizeof *s);
@@ -120,8 +118,7 @@ void state_hash(const struct state *s, uint8_t hash[STATE_HASH_SIZE]) {
     (void)crypto_generichash(hash, STATE_HASH_SIZE, raw, sizeof raw, NULL, 0);
 }
 
-/* --- reading ------------------------------------------------------------------------------------
- */
+/* --- reading --- */
 
 uint64_t store_revision(const struct store *s) { return s->state.revision; }
 uint64_t store_keys(const struct store *s) { return tree_count(s->state.keys); }
@@ -135,17 +132,25 @@ static bool get(const struct tree_node *root, struct span key, struct kv *out) {
     return true;
 }
 
+struct store_cursor {
+    struct tree_cursor at;
+    struct span end; /* the caller's; size 0: no upper end */
+};
+
+bool store_cursor_next(struct store_cursor *c, struct kv *out) {
+    const struct item *i = tree_next(&c->at);
+    if (i == NULL) return false;
+    item_read(i, out);
+    return c->end.size == 0 || span_compare(out->key, c->end) < 0;
+}
+
 static void range(const struct tree_node *root, struct span from, struct span end, store_each *each,
                   void *ctx) {
-    struct tree_cursor c;
-    tree_seek(root, from, &c);
-    const struct item *i;
-    while ((i = tree_next(&c)) != NULL) {
-        struct kv kv;
-        item_read(i, &kv);
-        if (end.size != 0 && span_compare(kv.key, end) >= 0) return;
+    struct store_cursor c = {.end = end};
+    struct kv kv;
+    tree_seek(root, from, &c.at);
+    while (store_cursor_next(&c, &kv))
         if (!each(ctx, &kv)) return;
-    }
 }
 
 bool store_get(const struct store *s, struct span key, struct kv *out) {
@@ -167,8 +172,7 @@ size_t store_prefix_end(struct span prefix, uint8_t *out) {
     return size;
 }
 
-/* --- views --------------------------------------------------------------------------------------
- */
+/* --- views --- */
 
 RESULT store_view_new(const struct store *s, struct store_view **out) {
     struct store_view *v = malloc(sizeof *v);
@@ -199,3 +203,15 @@ void store_view_range(const struct store_view *v, struct span from, struct span 
                       store_each *each, void *ctx) {
     range(tree_view_root(v->keys), from, end, each, ctx);
 }
+
+RESULT store_cursor_new(const struct store_view *v, struct span from, struct span end,
+                        struct store_cursor **out) {
+    struct store_cursor *c = malloc(sizeof *c);
+    if (c == NULL) return ERR_NOMEM;
+    c->end = end;
+    tree_seek(tree_view_root(v->keys), from, &c->at);
+    *out = c;
+    return OK;
+}
+
+void store_cursor_free(struct store_cursor *c) { free(c); }

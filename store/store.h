@@ -58,4 +58,13 @@ bool store_view_get(const struct store_view *v, struct span key, struct kv *out)
 void store_view_range(const struct store_view *v, struct span from, struct span end,
                       store_each *each, void *ctx);
 
+/* Walks the keys of a view in [from, end), ascending, one at a time; end.size 0: no upper end. The
+ * spans of a key live as long as the view; `end` must stay as long as the cursor. One thread at a
+ * time. */
+struct store_cursor;
+RESULT store_cursor_new(const struct store_view *v, struct span from, struct span end,
+                        struct store_cursor **out);
+bool store_cursor_next(struct store_cursor *c, struct kv *out); /* false at the end */
+void store_cursor_free(struct store_cursor *c);                 /* NULL is fine */
+
 #endif

@@ -33,8 +33,7 @@ static struct tokens_entry *entry_at(const struct tokens *t, uint64_t place) {
     return &t->chunks[chunk_of(place)]->at[place % TOKENS_CHUNK];
 }
 
-/* --- the hash table -----------------------------------------------------------------------------
- */
+/* --- the hash table --- */
 
 static uint32_t home_of(const struct tokens *t, const uint8_t token[TOKEN_SIZE]) {
     uint8_t raw[crypto_shorthash_BYTES];
@@ -84,8 +83,7 @@ static RESULT slots_grow(struct tokens *t) {
     return OK;
 }
 
-/* --- remembering --------------------------------------------------------------------------------
- */
+/* --- remembering --- */
 
 RESULT tokens_reserve(struct tokens *t) {
     struct tokens_chunk **c = &t->chunks[chunk_of(t->next)];
@@ -138,8 +136,7 @@ void tokens_add(struct tokens *t, const uint8_t token[TOKEN_SIZE], const struct 
     t->next++;
 }
 
-/* --- views --------------------------------------------------------------------------------------
- */
+/* --- views --- */
 
 void tokens_view_start(const struct tokens *t, struct tokens_view *v) {
     v->first = t->first;

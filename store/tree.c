@@ -11,7 +11,7 @@
 #define MERGE_BELOW (FANOUT / 4)
 #define MERGED_MAX  (FANOUT * 3 / 4)
 
-/* --- memory ahead --------------------------------------------------------------------------- */
+/* --- memory ahead --- */
 
 static RESULT reserve_nodes(struct tree *t, unsigned leaves, unsigned inners) {
     assert(leaves <= ARRAY_SIZE(t->spare_leaves) && inners <= ARRAY_SIZE(t->spare_inners));
@@ -70,7 +70,7 @@ static struct separator *take_separator(struct tree *t) {
     return s;
 }
 
-/* --- one node ------------------------------------------------------------------------------- */
+/* --- one node --- */
 
 static void set_heads(struct tree_node *n) {
     unsigned keys = node_keys(n);
@@ -140,7 +140,7 @@ static struct separator *inner_erase(struct inner *i, unsigned at) {
     return s;
 }
 
-/* --- owning the path ------------------------------------------------------------------------- */
+/* --- owning the path --- */
 
 static unsigned shared_on(const struct tree *t, const struct tree_path *path, unsigned steps) {
     unsigned shared = 0;
@@ -177,7 +177,7 @@ static void own_path(struct tree *t, struct tree_path *path, uint64_t revision) 
     }
 }
 
-/* --- put -------------------------------------------------------------------------------------- */
+/* --- put --- */
 
 /* What a put will need: as many full nodes from the leaf upwards as will split. */
 static unsigned full_on(const struct tree_path *path) {
@@ -335,7 +335,7 @@ RESULT tree_put(struct tree *t, struct tree_path *path, struct item *item) {
     return OK;
 }
 
-/* --- remove ----------------------------------------------------------------------------------- */
+/* --- remove --- */
 
 static void bury_separator(struct tree *t, struct separator *s) {
     bury(t, s, GRAVE_SEPARATOR, s->born);

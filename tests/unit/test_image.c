@@ -187,8 +187,7 @@ static void a_full_token_table_survives_in_order(void **state) {
     store_free(b);
 }
 
-/* --- another thread ------------------------------------------------------------------------------
- */
+/* --- another thread --- */
 
 struct writer {
     struct machine *machine;

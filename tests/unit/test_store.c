@@ -281,8 +281,7 @@ static void a_view_stays_as_it_was_and_outlives_a_restore(void **state) {
     store_free(s);
 }
 
-/* --- a model ------------------------------------------------------------------------------------
- */
+/* --- a model --- */
 
 struct model_key {
     uint64_t create, mod, version; /* mod 0: not there */
@@ -385,8 +384,7 @@ static void the_hash_tells_order_independent_content_and_nothing_less(void **sta
     store_free(s);
 }
 
-/* --- out of memory -------------------------------------------------------------------------------
- */
+/* --- out of memory --- */
 
 struct sweep {
     struct store *s;
