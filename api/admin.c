@@ -191,6 +191,8 @@ static void begin(struct member_op *op) {
     enum err e = OK;
     if (op->request.kind == ADMIN_CHANGE) {
         e = begin_change(op);
+    } else if (op->request.raft_id == op->manager->self.raft_id) {
+        answer(op, OK, ""); /* it leads already */
     } else {
         op->stage = OP_HANDING_OVER;
         e = replica_transfer(op->manager->replica, op->request.raft_id, &op->why);
@@ -240,7 +242,8 @@ void admin_leader(struct manager *m) {
     if (m->leader == 0) return;
     for (struct member_op *op = m->member_ops; op; op = op->next) {
         if (op->stage != OP_HANDING_OVER) continue;
-        bool moved = m->leader != m->self.raft_id;
+        uint64_t wanted = op->request.raft_id;
+        bool moved = wanted == 0 ? m->leader != m->self.raft_id : m->leader == wanted;
         if (op->request.kind == ADMIN_CHANGE)
             answer(op, ERR_NOT_LEADER, "leadership was handed over: ask again");
         else if (moved)

@@ -14,6 +14,7 @@ struct admin_request {
     enum change_kind change; /* of ADMIN_CHANGE: promote, demote, remove */
     bool force;              /* even when the quorum would be lost */
     uint64_t raft_id;        /* whom it is about; ADMIN_TRANSFER: 0 is whoever is most up to date */
+    uint64_t leader;         /* who led when it was asked; stays with the asker */
 };
 RESULT admin_encode(const struct admin_request *r, struct buf *out);
 

@@ -230,13 +230,14 @@ void handle_remove(struct exchange *x) {
 struct transfer {
     struct exchange *x;
     uint64_t wanted; /* raft id; 0: anybody */
+    uint64_t before; /* who led when it was asked; its name may still be told for a moment */
     struct transfer *next;
 };
 
-static void end_transfer(struct api *api, enum err e, const char *text) {
-    struct transfer *t = api->transfers;
+static void end_transfer(struct transfer **at, enum err e, const char *text) {
+    struct transfer *t = *at;
     struct exchange *x = t->x;
-    api->transfers = t->next;
+    *at = t->next;
     free(t);
     if (e == OK)
         exchange_answer(x, 200, "application/json", span_str("{}"));
@@ -247,15 +248,20 @@ static void end_transfer(struct api *api, enum err e, const char *text) {
 void api_led(struct api *api) {
     uint64_t leader = api->manager->leader;
     api->figures.leader_changes++;
-    while (leader != 0 && api->transfers) {
-        bool done = api->transfers->wanted == 0 || api->transfers->wanted == leader;
-        end_transfer(api, done ? OK : ERR_TIMEOUT, "another member has taken the leadership");
+    for (struct transfer **at = &api->transfers; leader != 0 && *at;) {
+        const struct transfer *t = *at;
+        if (leader == t->before)
+            at = &(*at)->next;
+        else if (t->wanted == 0 || t->wanted == leader)
+            end_transfer(at, OK, "");
+        else
+            end_transfer(at, ERR_TIMEOUT, "another member has taken the leadership");
     }
 }
 
 void api_stop_transfers(struct api *api) {
     while (api->transfers)
-        end_transfer(api, ERR_CLOSED, "the node is stopping");
+        end_transfer(&api->transfers, ERR_CLOSED, "the node is stopping");
 }
 
 static void on_transferred(struct exchange *x, const struct admin_request *request, enum err e,
@@ -266,12 +272,14 @@ static void on_transferred(struct exchange *x, const struct admin_request *reque
         answer_empty(x, request, e, answer);
         return;
     }
-    *t = (struct transfer){.x = x, .wanted = request->raft_id, .next = api->transfers};
+    *t = (struct transfer){
+        .x = x, .wanted = request->raft_id, .before = request->leader, .next = api->transfers};
     api->transfers = t;
 }
 
 void handle_transfer(struct exchange *x) {
-    struct admin_request request = {.kind = ADMIN_TRANSFER};
+    const struct api *api = x->ctx;
+    struct admin_request request = {.kind = ADMIN_TRANSFER, .leader = api->manager->leader};
     struct why why = {0};
     enum err e = parse_change(x, &request, &why);
     if (e == OK)
