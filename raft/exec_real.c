@@ -88,8 +88,8 @@ static void submit(struct exec *e, struct job *j) {
     x->under_way++;
     pthread_mutex_lock(&x->mutex);
     queue_put(&x->waiting, j);
-    pthread_cond_signal(&x->wake);
     pthread_mutex_unlock(&x->mutex);
+    pthread_cond_signal(&x->wake); /* after the unlock: the thread would wake into a held mutex */
 }
 
 static void free_exec(uv_handle_t *handle) {

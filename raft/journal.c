@@ -190,8 +190,7 @@ static void note_persisted(struct journal *l) {
             if (e->index > l->persisted && e->index <= l->last) l->persisted = e->index;
             continue;
         }
-        bool current =
-            e->index >= l->cache_first && e->index <= l->last && *slot(l, e->index) == e;
+        bool current = e->index >= l->cache_first && e->index <= l->last && *slot(l, e->index) == e;
         if (current && e->index == l->persisted + 1 && e->index <= l->submitted)
             l->persisted = e->index;
     }
