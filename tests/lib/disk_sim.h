@@ -6,14 +6,17 @@
  *
  *   fault                                     must lead to
  *   crash: any subset of un-synced sectors,   recovery: everything acknowledged is there, and at
- * most un-synced names and un-synced sizes       a prefix of what was not power cut in the middle
- * of a call: the    the same; every later call fails until the crash call is done in part a call
- * fails (fail_at): a write has       an error that stops the node; after a crash, recovery. written
- * some sectors, a failed sync       ERR_NOSPACE is survived in place has synced some and loses the
- * rest for ever, even when it is tried again the space limit is reached                ERR_NOSPACE,
- * nothing lost, goes on when there is space read-only                                 ERR_READONLY,
- * nothing lost a flipped byte, a truncated, swapped,     a refusal that names the file and the
- * place, or proof doubled, missing or older file            that it is harmless; never wrong data
+ *     un-synced names and un-synced sizes       most a prefix of what was not
+ *   power cut in the middle of a call: the    the same; every later call fails until the crash
+ *     call is done in part
+ *   a call fails (fail_at): a write has       an error that stops the node; after a crash,
+ *     written some sectors, a failed sync       recovery. ERR_NOSPACE is survived in place
+ *     has synced some and loses the rest
+ *     for ever, even when it is tried again
+ *   the space limit is reached                ERR_NOSPACE, nothing lost, goes on when there is space
+ *   read-only                                 ERR_READONLY, nothing lost
+ *   a flipped byte, a truncated, swapped,     a refusal that names the file and the place, or proof
+ *     doubled, missing or older file            that it is harmless; never wrong data
  *   two of those at once, or an older copy    not survivable by one node: nothing on its own disk
  *     of ALL files                              can tell
  *
