@@ -67,7 +67,8 @@ RESULT manager_init(struct manager *m, bool autolock, manager_done *done, void *
 /* --- join ----------------------------------------------------------------------------------- */
 
 struct newcomer {
-    uv_work_t work;
+    struct job job;    /* the one of exec */
+    struct exec *exec; /* a thread for it alone: it blocks for seconds */
     struct manager *manager;
     char address[ADDRESS_MAX];     /* of a member */
     char digest[ROOT_DIGEST_TEXT]; /* of the token */
@@ -88,8 +89,8 @@ static void newcomer_free(struct newcomer *n) {
 }
 
 /* Away from the loop: it blocks. */
-static void ask(uv_work_t *work) {
-    struct newcomer *n = work->data;
+static void ask(struct job *job) {
+    struct newcomer *n = (struct newcomer *)(void *)job;
     n->error = join_request(n->address, n->digest, &n->request, JOIN_TIMEOUT_MS, &n->memory,
                             &n->answer, &n->why);
 }
@@ -129,11 +130,12 @@ static RESULT settle_joined(struct manager *m, struct newcomer *n, struct why *w
     return settle(m, kek, why);
 }
 
-static void on_asked(uv_work_t *work, int status) {
-    struct newcomer *n = work->data;
+static void on_asked(struct job *job) {
+    struct newcomer *n = (struct newcomer *)(void *)job;
     struct manager *m = n->manager;
     struct why why = n->why;
-    enum err e = status == 0 ? n->error : ERR_CLOSED;
+    enum err e = n->error;
+    exec_real_close(n->exec, NULL, NULL);
     m->joining = false;
     if (m->state == MANAGER_STOPPING) {
         newcomer_free(n);
@@ -172,7 +174,7 @@ RESULT manager_join(struct manager *m, const char *address, const char *token, m
     TRY(address_split(address, &parts, why));
     struct newcomer *n = calloc(1, sizeof *n);
     if (!n) return fail_with(why, ERR_NOMEM, "no memory to join");
-    n->work.data = n;
+    n->job = (struct job){.run = ask, .done = on_asked};
     n->manager = m;
     n->csr = buf_new(PEM_MAX);
     n->memory = buf_new(FRAME_MAX);
@@ -181,12 +183,12 @@ RESULT manager_join(struct manager *m, const char *address, const char *token, m
     (void)snprintf(n->request.token, sizeof n->request.token, "%s", secret);
     sodium_memzero(secret, sizeof secret);
     enum err e = prepare(m, n, why);
-    if (e == OK && uv_queue_work(m->config.loop, &n->work, ask, on_asked) != 0)
-        e = fail_with(why, ERR_NOMEM, "no thread to join with");
+    if (e == OK) e = exec_real_start(m->config.loop, "join", &n->exec, why);
     if (e != OK) {
         newcomer_free(n);
         return e;
     }
+    n->exec->submit(n->exec, &n->job);
     m->joining = true;
     m->done = done;
     m->done_ctx = ctx;
