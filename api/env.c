@@ -159,10 +159,10 @@ RESULT manager_store_open(struct manager *m, struct why *why) {
 
 /* --- peers ---------------------------------------------------------------------------------- */
 
-static void on_frame(void *ctx, uint64_t from, struct span frame) {
+static bool on_frame(void *ctx, uint64_t from, struct span frame) {
     struct manager *m = ctx;
-    if (m->replica && (m->state == MANAGER_RUNNING || m->state == MANAGER_STOPPING))
-        replica_receive(m->replica, from, frame);
+    bool open = m->state == MANAGER_RUNNING || m->state == MANAGER_STOPPING;
+    return !m->replica || !open || replica_receive(m->replica, from, frame);
 }
 
 static void on_connected(void *ctx, uint64_t peer) {

@@ -36,7 +36,8 @@ struct peers_config {
     char advertise[ADDRESS_MAX]; /* announced to others; empty: address */
     struct span root_pem, cert_pem;
     const struct secret *key_pem;
-    void (*frame)(void *ctx, uint64_t from, struct span frame);
+    /* One whole frame of a member; false: it can't be read, and the connection is cut. */
+    bool (*frame)(void *ctx, uint64_t from, struct span frame);
     void (*connected)(void *ctx, uint64_t peer); /* our outgoing connection is open */
     void (*moved)(void *ctx, uint64_t peer,
                   const char *address); /* a known member announces another address */

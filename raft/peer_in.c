@@ -111,7 +111,8 @@ static RESULT take_frame(struct inbound *in, struct span frame, struct why *why)
     if (type <= WIRE_HELLO || type >= WIRE_JOIN)
         return fail_with(why, ERR_PROTOCOL, "a frame of type %u, which members don't send", type);
     p->figures.frames_in++;
-    p->config.frame(p->config.ctx, in->link->raft_id, frame);
+    if (!p->config.frame(p->config.ctx, in->link->raft_id, frame))
+        return fail_with(why, ERR_PROTOCOL, "a frame of type %u that can't be read", type);
     return OK;
 }
 

@@ -508,15 +508,14 @@ static void dispatch(struct replica *r, uint64_t from, const struct wire_message
     }
 }
 
-void replica_receive(struct replica *r, uint64_t from, struct span frame) {
+bool replica_receive(struct replica *r, uint64_t from, struct span frame) {
     struct wire_message w;
-    if (r->failed != OK || r->closing || from == r->config.raft_id) return;
+    if (r->failed != OK || r->closing || from == r->config.raft_id) return true;
+    if (wire_decode(frame, &w) != OK) return false;
     replica_enter(r);
-    if (wire_decode(frame, &w) == OK)
-        dispatch(r, from, &w);
-    else
-        replica_say(r, 1, "member %llu sent a frame that can't be read", (unsigned long long)from);
+    dispatch(r, from, &w);
     replica_settle(r);
+    return true;
 }
 
 void replica_connected(struct replica *r, uint64_t peer) {

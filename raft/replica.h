@@ -94,7 +94,8 @@ void replica_drop(struct replica *r);
 
 void replica_turn(struct replica *r); /* once a loop turn after wake */
 void replica_tick(struct replica *r); /* when the armed time has come */
-void replica_receive(struct replica *r, uint64_t from, struct span frame); /* one whole frame */
+/* One whole frame; false when it can't be read: the sender's connection should be cut. */
+bool replica_receive(struct replica *r, uint64_t from, struct span frame);
 void replica_connected(struct replica *r, uint64_t peer); /* (re)connected: frames flow again */
 
 /* A write. Memory is the caller's until done. */

@@ -73,7 +73,7 @@ void net_frame(uint64_t seq, size_t size, struct buf *out) {
     out->size = size;
 }
 
-static void take_frame(void *ctx, uint64_t from, struct span frame) {
+static bool take_frame(void *ctx, uint64_t from, struct span frame) {
     struct net_node *node = ctx;
     assert_true(from <= NET_NODES);
     const uint8_t *fill = frame.at + WIRE_HEADER + 8;
@@ -82,6 +82,7 @@ static void take_frame(void *ctx, uint64_t from, struct span frame) {
     bool same = n == 0 || (fill[0] == (uint8_t)seq && memcmp(fill, fill + 1, n - 1) == 0);
     if (seq != node->got[from] || !same) node->disorder = true;
     node->got[from]++;
+    return true;
 }
 
 static void take_connected(void *ctx, uint64_t peer) {

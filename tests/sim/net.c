@@ -94,7 +94,7 @@ void net_deliver(struct world *w, struct event *e) {
     bool arrives = !l->blocked && (!w->plan.ordered || f->epoch == l->epoch);
     if (arrives && (n->state == NODE_UP || n->state == NODE_CLOSING)) {
         node_enter(n);
-        replica_receive(n->replica, f->from + 1, buf_span(&f->bytes));
+        (void)replica_receive(n->replica, f->from + 1, buf_span(&f->bytes));
         node_leave(n);
     }
     net_free_frame(w, e);
