@@ -1,7 +1,8 @@
 /* Receiving a snapshot. The chunks go to the disk (sealed under our own DEK) and into a second
  * state beside the present one, in one job a chunk; only when the file is durable does the engine
  * hear of it, and only when the engine accepts does the second state take the place of the first.
- * Until then this member goes on as it is.
+ * Until then this member goes on as it is. Chunks that come while a job is under way wait in order,
+ * SNAPSHOT_WINDOW of them at most; what is out of order is dropped and asked for again.
  *
  *     none --OFFER--> receiving --chunks in order--> durable --engine accepts--> swapped, installed
  *                        |  ^                            `--engine refuses--> dropped
@@ -11,18 +12,26 @@
 
 #include <stdlib.h>
 
+/* A chunk that waits for its job, or has it. */
+struct waiting {
+    struct snapshot_chunk chunk; /* data is `bytes` */
+    struct buf bytes;
+};
+
 struct receiving {
-    struct job job;                  /* the chunk under way */
-    struct replica *r;               /* the replica */
-    uint64_t from, term;             /* who sends; term of the offer */
-    struct snapshot_meta meta;       /* conf is `conf` */
-    struct buf conf;                 /* owned bytes */
-    uint64_t chunks, next;           /* of the snapshot; the first that we do not have */
-    struct snapshot_writer *writer;  /* NULL before the first chunk and after the last */
-    struct machine_restore *restore; /* the second state */
-    struct snapshot_chunk chunk;     /* the one under way; data is `bytes` */
-    struct buf bytes, raw;           /* its bytes; decompressed */
-    uint8_t hash[STATE_HASH_SIZE];   /* of the state, from the end record */
+    struct job job;                          /* the chunk under way */
+    struct replica *r;                       /* the replica */
+    uint64_t from, term;                     /* who sends; term of the offer */
+    struct snapshot_meta meta;               /* conf is `conf` */
+    struct buf conf;                         /* owned bytes */
+    uint64_t chunks, next;                   /* of the snapshot; the first that is not written */
+    struct snapshot_writer *writer;          /* NULL before the first chunk and after the last */
+    struct machine_restore *restore;         /* the second state */
+    struct waiting waiting[SNAPSHOT_WINDOW]; /* chunk n at n % SNAPSHOT_WINDOW */
+    unsigned waiting_n;                      /* those from `next` on */
+    struct buf raw;                          /* the bytes of the one under way, decompressed */
+    uint64_t size;                           /* bytes of the chunks taken so far */
+    uint8_t hash[STATE_HASH_SIZE];           /* of the state, from the end record */
     bool busy, durable,
         ended;      /* a job is under way; the file is complete; free it when the job is done */
     enum err error; /* outcome of the job */
@@ -33,7 +42,8 @@ static void receiving_free(struct receiving *v) {
     if (v->writer != NULL) snapshot_abort(v->writer);
     if (v->restore != NULL) v->r->env.machine->restore_abort(v->restore);
     buf_free(&v->conf);
-    buf_wipe(&v->bytes);
+    for (unsigned i = 0; i < SNAPSHOT_WINDOW; i++)
+        buf_wipe(&v->waiting[i].bytes);
     buf_wipe(&v->raw);
     v->r->receiving = NULL;
     free(v);
@@ -58,15 +68,16 @@ static void want(struct replica *r, uint64_t to, uint64_t term, uint64_t index, 
 
 static RESULT write_chunk(struct receiving *v) {
     struct replica *r = v->r;
+    const struct snapshot_chunk *chunk = &v->waiting[v->next % SNAPSHOT_WINDOW].chunk;
     if (v->writer == NULL) TRY(snapshot_create(&r->files, &v->meta, &v->writer, &v->why));
-    if (!v->chunk.last) {
-        TRY(snapshot_write_chunk(v->writer, &v->chunk, &v->why));
+    if (!chunk->last) {
+        TRY(snapshot_write_chunk(v->writer, chunk, &v->why));
         buf_clear(&v->raw);
-        TRY(snapshot_inflate(&v->chunk, &v->raw));
+        TRY(snapshot_inflate(chunk, &v->raw));
         return r->env.machine->restore_bytes(v->restore, buf_span(&v->raw));
     }
-    if (v->chunk.data.size < STATE_HASH_SIZE) return ERR_PROTOCOL;
-    memcpy(v->hash, v->chunk.data.at, sizeof v->hash);
+    if (chunk->data.size < STATE_HASH_SIZE) return ERR_PROTOCOL;
+    memcpy(v->hash, chunk->data.at, sizeof v->hash);
     struct snapshot_writer *w = v->writer;
     v->writer = NULL;
     TRY(snapshot_finish(w, v->hash, &v->why));
@@ -77,6 +88,11 @@ static RESULT write_chunk(struct receiving *v) {
 static void receiving_run(struct job *job) {
     struct receiving *v = (struct receiving *)job;
     v->error = write_chunk(v);
+}
+
+static void write_next(struct receiving *v) {
+    v->busy = true;
+    v->r->env.snapshot_exec->submit(v->r->env.snapshot_exec, &v->job);
 }
 
 /* --- the engine --- */
@@ -119,7 +135,7 @@ static void swap_state(struct receiving *v) {
     journal_reset(&r->log, index);
     r->applied = r->commit = r->conf_seen = index;
     r->snapshot_index = index;
-    r->snapshot_size = v->bytes.room * v->chunks;
+    r->snapshot_size = v->size;
     r->snapshot_generation = keyring_generation(r->env.keys);
     r->bytes_since_snapshot = 0;
     for (unsigned i = 0; i < HASHES_KEPT; i++)
@@ -160,6 +176,8 @@ static void receiving_done(struct job *job) {
         install(v);
     } else {
         v->next++;
+        v->waiting_n--;
+        if (v->waiting_n > 0) write_next(v);
         want(r, v->from, v->term, v->meta.index, v->next, WANT_CHUNKS);
     }
     replica_settle(r);
@@ -175,9 +193,10 @@ static RESULT begin(struct replica *r, uint64_t from, const struct wire_offer *m
                             .term = m->term,
                             .chunks = m->chunks,
                             .conf = buf_new(FRAME_MAX),
-                            .bytes = buf_new(2 * SNAPSHOT_CHUNK),
                             .raw = buf_new(2 * SNAPSHOT_CHUNK),
                             .job = {.run = receiving_run, .done = receiving_done}};
+    for (unsigned i = 0; i < SNAPSHOT_WINDOW; i++)
+        v->waiting[i].bytes = buf_new(2 * SNAPSHOT_CHUNK);
     r->receiving = v;
     enum err e = buf_add_span(&v->conf, m->conf);
     v->meta = (struct snapshot_meta){.index = m->index,
@@ -221,13 +240,16 @@ void install_chunk(struct replica *r, uint64_t from, const struct wire_chunk *m)
     bool ours = v != NULL && !v->ended && v->from == from && v->term == m->term &&
                 v->meta.index == m->index && m->chunk.last == (m->chunk.number + 1 == v->chunks);
     if (!ours) return;
-    if (v->busy || m->chunk.number != v->next) return; /* asked for again */
-    buf_clear(&v->bytes);
-    if (buf_add_span(&v->bytes, m->chunk.data) != OK) return;
-    v->chunk = m->chunk;
-    v->chunk.data = buf_span(&v->bytes);
-    v->busy = true;
-    r->env.snapshot_exec->submit(r->env.snapshot_exec, &v->job);
+    if (v->waiting_n == SNAPSHOT_WINDOW || m->chunk.number != v->next + v->waiting_n)
+        return; /* asked for again */
+    struct waiting *w = &v->waiting[m->chunk.number % SNAPSHOT_WINDOW];
+    buf_clear(&w->bytes);
+    if (buf_add_span(&w->bytes, m->chunk.data) != OK) return;
+    w->chunk = m->chunk;
+    w->chunk.data = buf_span(&w->bytes);
+    v->waiting_n++;
+    v->size += m->chunk.data.size;
+    if (!v->busy) write_next(v);
 }
 
 bool install_job(const struct replica *r) { return r->receiving != NULL && r->receiving->busy; }
