@@ -33,6 +33,7 @@
 #define LOG_CACHE_MAX        (64 * MIB) /* entries kept in memory for followers */
 #define FRAME_MAX            (8 * MIB)  /* one peer frame */
 #define APPEND_BYTES_MAX     (1 * MIB)  /* in one AppendEntries frame; one entry may pass */
+#define APPENDS_WAITING_MAX  (16 * MIB) /* waiting for a peer; past it only heartbeats follow */
 #define ELECTION_TIMEOUT_MS  300
 #define HEARTBEAT_MS         30
 #define PROPOSAL_TIMEOUT_MS  5000

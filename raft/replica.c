@@ -66,6 +66,17 @@ static void send_append_part(struct replica *r, uint64_t to, const struct wire_a
     replica_send(r, to, &m);
 }
 
+/* Bytes of entries that may go now. The engine counts entries, not bytes, does not know what still
+ * waits for a slow peer, and says everything again at each heartbeat until it hears of one that it
+ * probes: such a repetition is cut to one frame. What is left out counts as lost on the way. */
+static size_t append_budget(struct replica *r, uint64_t to, uint64_t first) {
+    struct peer_state *p = replica_peer(r, to);
+    size_t waiting = r->env.queued(r->env.ctx, to);
+    if (waiting >= APPENDS_WAITING_MAX) return 0;
+    if (p != NULL && p->unheard >= first) return APPEND_BYTES_MAX;
+    return APPENDS_WAITING_MAX - waiting;
+}
+
 /* Fills the entries from the log, and cuts one engine message into frames of bounded size. */
 static void send_append(struct replica *r, uint64_t to, const struct raft_append_entries *args) {
     struct entry *entries[INFLIGHT_ENTRIES_MAX];
@@ -74,11 +85,12 @@ static void send_append(struct replica *r, uint64_t to, const struct raft_append
                             .prev_term = args->prev_log_term,
                             .commit = args->leader_commit,
                             .entries = entries};
-    size_t bytes = 0;
+    size_t bytes = 0, budget = append_budget(r, to, args->prev_log_index + 1);
     unsigned sent = 0;
-    while (sent < args->n_entries) {
+    while (sent < args->n_entries && budget > 0) {
         struct entry *e = journal_peek(&r->log, args->prev_log_index + 1 + sent);
         if (e == NULL) break; /* compacted meanwhile: the engine will find out */
+        budget = budget > e->size ? budget - e->size : 0;
         if (a.n > 0 && (bytes + e->size > APPEND_BYTES_MAX || a.n == INFLIGHT_ENTRIES_MAX ||
                         e == r->log.loaned)) {
             send_append_part(r, to, &a);
@@ -98,7 +110,9 @@ static void send_append(struct replica *r, uint64_t to, const struct raft_append
             bytes = 0;
         }
     }
-    if (a.n > 0 || args->n_entries == 0) send_append_part(r, to, &a);
+    if (a.n > 0 || sent == 0) send_append_part(r, to, &a);
+    struct peer_state *p = replica_peer(r, to);
+    if (p != NULL && sent > 0) p->unheard = args->prev_log_index + sent;
 }
 
 static void send_message(struct replica *r, const struct raft_message *m) {
@@ -471,6 +485,8 @@ static void receive_raft(struct replica *r, uint64_t from, const struct wire_mes
         return;
     }
     if (w->type == WIRE_APPEND_RESULT) {
+        struct peer_state *p = replica_peer(r, from);
+        if (p != NULL) p->unheard = 0;
         m.type = RAFT_APPEND_ENTRIES_RESULT;
         m.append_entries_result = w->append_result;
     } else if (w->type == WIRE_VOTE) {

@@ -42,6 +42,7 @@ struct peer_state {
     uint64_t id;
     uint64_t pong_seq;     /* highest read round confirmed in our term */
     uint64_t pong_ms;      /* when it was last heard */
+    uint64_t unheard;      /* last entry sent to it since it last answered; 0: none */
     struct stream *stream; /* a snapshot on its way to it; NULL: none */
 };
 
