@@ -58,8 +58,8 @@ def expect(condition, text):
 def wait_until(condition, what, seconds=READY_S, pause=0.02):
     """Polls until condition() is true and returns it; what raises on the way is not yet true."""
     deadline = time.monotonic() + seconds
-    last = ""
     while True:
+        last = ""
         try:
             found = condition()
             if found:
@@ -316,15 +316,20 @@ class Cluster:
 
     def __init__(self, test, names="abc", first_options=(), options=()):
         self.test = test
-        self.managers = [Manager(test, name) for name in names]
-        first = self.managers[0].start("--init", *first_options, *options)
+        first = Manager(test, names[0]).start("--init", *first_options, *options)
+        self.managers = [first]
         self.token = wait_until(lambda: first.line("join token: ") or
                                 (not first.running() and expect(False, first.obituary())),
                                 "the join token")
-        for manager in self.managers[1:]:
-            manager.start("--join", first.peer_address, "--token", self.token, *options)
-            manager.wait_running()
+        for name in names[1:]:
+            self.add(Manager(test, name), *options)
         self.wait_voters(len(self.managers))
+
+    def add(self, manager, *options):
+        """Lets a manager that is not started join."""
+        manager.start("--join", self.managers[0].peer_address, "--token", self.token, *options)
+        self.managers.append(manager)
+        manager.wait_running()
 
     def __iter__(self):
         return iter(self.managers)
