@@ -46,5 +46,6 @@ RESULT bench_conclave(const struct bench_case *c, struct bench_figures *out); /*
 int bench_replication(int argc, char **argv);
 int bench_floor(int argc, char **argv);
 int bench_store(int argc, char **argv);
+int bench_embed(int argc, char **argv);
 
 #endif

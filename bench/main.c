@@ -15,6 +15,7 @@ static const struct {
      bench_replication},
     {"floor", "what the bare disk and the loopback give", bench_floor},
     {"store", "the state machine alone: puts, gets, scans, image, memory", bench_store},
+    {"embed", "the embedded library: durable puts, transactions, gets, open", bench_embed},
 };
 
 static void usage(FILE *out) {

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "api/conclave.h"
+#include "tests/lib/fault.h"
 
 struct place {
     char root[256]; /* a directory of the test's own */
@@ -494,6 +495,42 @@ static void many_threads_put_get_and_iterate_at_once(void **state) {
     ccl_close(db);
 }
 
+/* --- out of memory, on the caller's side --- */
+
+struct sweep {
+    struct ccl_db *db;
+    int get, iterate, build; /* outcomes */
+};
+
+static void read_and_build(void *ctx) {
+    struct sweep *w = ctx;
+    struct ccl_result *r = NULL;
+    struct ccl_iter *iter = NULL;
+    w->get = ccl_get(w->db, "k", 1, &r, NULL);
+    ccl_result_free(r);
+    w->iterate = ccl_iter_open_prefix(w->db, "k", 1, &iter, NULL);
+    ccl_iter_free(iter);
+    struct ccl_txn *t = ccl_txn_new(w->db);
+    w->build = t == NULL ? CCL_NOMEM : CCL_OK;
+    if (t != NULL) ccl_txn_put(t, "k", 1, "v", 1, NULL);
+    ccl_txn_free(t);
+}
+
+static void no_memory_or_all_well(void *ctx, bool fired) {
+    struct sweep *w = ctx;
+    const int outcomes[] = {w->get, w->iterate, w->build};
+    for (size_t i = 0; i < 3; i++)
+        assert_true(outcomes[i] == CCL_OK || (fired && outcomes[i] == CCL_NOMEM));
+    check_value(w->db, "k", "v");
+}
+
+static void every_failing_allocation_of_a_reader_is_reported(void **state) {
+    struct sweep w = {.db = open_plain(*state)};
+    put(w.db, "k", "v");
+    assert_true(fault_sweep_alloc(read_and_build, no_memory_or_all_well, &w) >= 6);
+    ccl_close(w.db);
+}
+
 /* --- processes --- */
 
 static void a_forked_child_is_told_and_the_parent_goes_on(void **state) {
@@ -578,6 +615,7 @@ int main(void) {
         CASE(nothing_readable_lies_in_the_directory),
         CASE(a_missing_log_is_an_error_not_an_empty_store),
         CASE(many_threads_put_get_and_iterate_at_once),
+        CASE(every_failing_allocation_of_a_reader_is_reported),
         CASE(a_forked_child_is_told_and_the_parent_goes_on),
         CASE(what_was_acknowledged_survives_a_kill),
     };
