@@ -37,7 +37,6 @@ struct names {
     uint64_t *at; /* sequences, ascending as names are */
     size_t count; /* of them */
     size_t room;  /* allocated */
-    bool spare;   /* log/spare is there */
     enum err e;   /* what went wrong */
 };
 
@@ -56,7 +55,6 @@ static bool name_parse(const char *name, uint64_t *out) {
 static void name_take(void *ctx, const char *name) {
     struct names *n = ctx;
     uint64_t sequence;
-    if (strcmp(name, "spare") == 0) n->spare = true;
     if (!name_parse(name, &sequence) || n->e != OK) return;
     if (n->count == n->room) {
         size_t room = n->room == 0 ? 64 : n->room * 2;
@@ -71,10 +69,14 @@ static void name_take(void *ctx, const char *name) {
     n->at[n->count++] = sequence;
 }
 
-static RESULT missing(struct loader *l, uint64_t sequence) {
-    char path[PATH_ROOM];
+static RESULT missing(struct loader *l, uint64_t sequence, uint64_t there) {
+    char path[PATH_ROOM], other[PATH_ROOM];
     wal_path(sequence, path);
-    return fail_with(l->why, ERR_CORRUPT, "%s: byte 0: the segment is missing", path);
+    if (there == 0)
+        return fail_with(l->why, ERR_CORRUPT, "%s: byte 0: the segment is missing", path);
+    wal_path(there, other);
+    return fail_with(l->why, ERR_CORRUPT, "%s: byte 0: the segment is missing, though %s is there",
+                     path, other);
 }
 
 /* No gaps, from the watermark's first on; one segment may lie past the watermark: the crash came
@@ -83,10 +85,10 @@ static RESULT names_check(struct loader *l, const struct names *n) {
     uint64_t want = l->mark.segment == 0 ? 1 : l->mark.first;
     for (size_t i = 0; i < n->count; i++) {
         if (n->at[i] < want) continue;
-        if (n->at[i] != want) return missing(l, want);
+        if (n->at[i] != want) return missing(l, want, n->at[i]);
         want++;
     }
-    if (want <= l->mark.segment) return missing(l, want);
+    if (want <= l->mark.segment) return missing(l, want, 0);
     if (want <= l->mark.segment + 2) return OK;
     return fail_with(l->why, ERR_CORRUPT,
                      "ballot: byte 0: an older copy: it knows of %llu segments, the log has %llu",
@@ -167,8 +169,7 @@ static RESULT headers_load(struct loader *l) {
         e = segment_load(l, n.at[i]);
     free(n.at);
     TRY(e);
-    TRY(wal_list_reserve(&l->w->leaving, l->w->segments.count));
-    return n.spare ? d->remove(d, WAL_SPARE, l->why) : OK;
+    return wal_list_reserve(&l->w->leaving, l->w->segments.count);
 }
 
 /* What each segment holds in vain, because a later one begins below its end. */

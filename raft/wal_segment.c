@@ -2,7 +2,7 @@
  * behind and removed.
  *
  * Beginning one, each step durable before the next:
- *   1. log/spare, reserved, all zeros     crash: the next opening removes it
+ *   1. log/spare, reserved, all zeros     crash: the next spare replaces it
  *   2. its header block                   crash: the same
  *   3. renamed, the directory synced      crash: it is there, empty, or not; the same log
  *   4. the ballot's watermark             crash: found one beyond the watermark, empty

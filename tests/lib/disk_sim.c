@@ -436,6 +436,14 @@ static uint8_t byte_at(const struct inode *n, uint64_t offset) {
     return p == NULL ? 0 : p->now[offset % PAGE];
 }
 
+bool disk_sim_is_zero(struct disk *d, const char *path, uint64_t offset, uint64_t size) {
+    const struct inode *n = file_at(d, path);
+    if (n == NULL || offset + size > n->size) return false;
+    for (uint64_t i = offset; i < offset + size; i++)
+        if (byte_at(n, i) != 0) return false;
+    return true;
+}
+
 bool disk_sim_zero(struct disk *d, const char *path, uint64_t offset, uint64_t size) {
     struct inode *n = file_at(d, path);
     if (n == NULL || offset + size > n->size) return false;

@@ -54,6 +54,7 @@ void disk_sim_direct(struct disk *d, bool on); /* is DISK_DIRECT possible? (defa
 /* Damage and inspection, beside the calls: they touch what is durable and what is seen alike. */
 bool disk_sim_flip(struct disk *d, const char *path, uint64_t offset,
                    uint8_t mask); /* false: no such byte */
+bool disk_sim_is_zero(struct disk *d, const char *path, uint64_t offset, uint64_t size);
 bool disk_sim_zero(struct disk *d, const char *path, uint64_t offset, uint64_t size);
 /* Copies bytes within a file. */
 bool disk_sim_move_bytes(struct disk *d, const char *path, uint64_t from, uint64_t to,

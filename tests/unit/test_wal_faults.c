@@ -96,7 +96,7 @@ static void live(struct life *l) {
     if (!live_truncate(l, 20) || !live_append(l, 3, 3, 500)) return;
     if (!live_compact(l, 12) || !live_append(l, 3, 4, 500)) return;
     if (wal_roll(w, NULL) != OK || !live_append(l, 4, 2, 3000)) return;
-    if (wal_mark(w, NULL) != OK) return;
+    if (!live_compact(l, 24) || wal_mark(w, NULL) != OK) return;
     box_close(&l->box);
     if (box_open(&l->box, NULL) != OK) return;
     if (!live_append(l, 5, 5, 2000) || !live_truncate(l, 26)) return;
@@ -261,6 +261,28 @@ static void any_failing_allocation_is_told_and_harmless(void **state) {
     }
 }
 
+static void after_a_failed_write_nothing_is_written_any_more(void **state) {
+    (void)state;
+    for (uint64_t n = 1; n <= 2; n++) { /* the write, the sync */
+        struct disk *d = disk_sim_new(n);
+        struct box b = {.disk = d, .keys = keys};
+        must_open(&b, "failed write", n, 0);
+        assert_int_equal(box_append(&b, 1, 2, 100, NULL), OK);
+        disk_sim_fail_at(d, n, n == 1 ? ERR_NOSPACE : ERR_IO);
+        assert_int_equal(box_append(&b, 1, 1, 100, NULL), ERR_IO);
+        uint64_t changes = disk_sim_changes(d);
+        assert_int_equal(box_append(&b, 1, 1, 100, NULL), ERR_IO);
+        assert_int_equal(wal_truncate(b.wal, 2, NULL), ERR_IO);
+        assert_int_equal(wal_roll(b.wal, NULL), ERR_IO);
+        assert_int_equal(wal_reset(b.wal, 9, NULL), ERR_IO);
+        assert_int_equal(wal_compact(b.wal, 1, NULL), ERR_IO);
+        assert_int_equal(disk_sim_changes(d), changes);
+        assert_int_equal(wal_last(b.wal), 2);
+        box_free(&b);
+        disk_sim_free(d);
+    }
+}
+
 static void no_space_at_any_moment_is_refused_and_survived_in_place(void **state) {
     (void)state;
     bool struck = true;
@@ -324,8 +346,8 @@ static void any_lost_sector_of_the_last_record_makes_it_a_torn_tail(void **state
 
 /* ---- damage ---- */
 
-/* A log of several segments as it lies there after a clean stop. */
-static struct disk *stopped(uint64_t *count) {
+/* A log of several segments as it lies there after a clean stop (marked) or a kill. */
+static struct disk *left(uint64_t *count, bool marked) {
     struct disk *d = disk_sim_new(3);
     struct box b = {.disk = d, .keys = keys};
     must_open(&b, "building", 0, 0);
@@ -336,11 +358,15 @@ static struct disk *stopped(uint64_t *count) {
     for (size_t i = 0; i < 12; i++)
         assert_int_equal(box_append(&b, 2, 2, 4000, NULL), OK);
     assert_int_equal(wal_compact(b.wal, 10, NULL), OK);
-    assert_int_equal(wal_mark(b.wal, NULL), OK);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(box_append(&b, 2, 1, 2500, NULL), OK);
+    if (marked) assert_int_equal(wal_mark(b.wal, NULL), OK);
     *count = wal_last(b.wal);
     box_free(&b);
     return d;
 }
+
+static struct disk *stopped(uint64_t *count) { return left(count, true); }
 
 /* OK only with the same data as before; otherwise a refusal that names a file of the disk and a
  * byte. */
@@ -364,9 +390,9 @@ static enum err judge(struct disk *d, uint64_t last, struct why *why) {
     return e;
 }
 
-static void flip_all(uint64_t every, uint8_t mask) {
+static void flip_all(uint64_t every, uint8_t mask, bool marked) {
     uint64_t last, refused = 0;
-    struct disk *d = stopped(&last);
+    struct disk *d = left(&last, marked);
     for (size_t i = 0; disk_sim_name(d, i) != NULL; i++) {
         char name[PATH_ROOM];
         (void)snprintf(name, sizeof name, "%s", disk_sim_name(d, i));
@@ -389,8 +415,54 @@ static void flip_all(uint64_t every, uint8_t mask) {
 
 static void every_64th_flipped_byte_is_refused_or_harmless(void **state) {
     (void)state;
-    flip_all(64, 0x01);
-    flip_all(61, 0x80);
+    flip_all(64, 0x01, true);
+    flip_all(61, 0x80, false);
+}
+
+/* Without the mark of a clean stop only the log itself can tell; what lies behind tells. */
+static void a_lost_sector_of_a_record_that_has_a_successor_is_damage(void **state) {
+    (void)state;
+    uint64_t last;
+    struct disk *d = left(&last, false);
+    const char *name = NULL;
+    for (size_t i = 0; disk_sim_name(d, i) != NULL; i++)
+        if (strstr(disk_sim_name(d, i), ".seg") != NULL) name = disk_sim_name(d, i);
+    uint64_t end = disk_sim_size(d, name);
+    while (disk_sim_is_zero(d, name, end - BLOCK_SIZE, BLOCK_SIZE))
+        end -= BLOCK_SIZE;
+    assert_true(end >= 4 * BLOCK_SIZE);
+    for (uint64_t at = BLOCK_SIZE; at < end - BLOCK_SIZE; at += SECTOR_SIZE) {
+        if (disk_sim_is_zero(d, name, at, SECTOR_SIZE)) continue;
+        struct disk *c = disk_sim_clone(d, at);
+        struct why why = {0};
+        assert_true(disk_sim_zero(c, name, at, SECTOR_SIZE));
+        assert_int_equal(judge(c, last, &why), ERR_CORRUPT);
+        assert_non_null(strstr(why.text, name));
+        disk_sim_free(c);
+    }
+    disk_sim_free(d);
+}
+
+static void an_older_ballot_than_a_record_saw_is_found_out(void **state) {
+    (void)state;
+    struct disk *d = disk_sim_new(1);
+    struct box b = {.disk = d, .keys = keys};
+    struct why why = {0};
+    must_open(&b, "building", 0, 0);
+    assert_int_equal(box_append(&b, 1, 1, 100, NULL), OK);
+    struct disk *old = disk_sim_clone(d, 1);
+    assert_int_equal(ballot_vote(b.ballot, 4, 1, NULL), OK);
+    assert_int_equal(box_append(&b, 4, 1, 100, NULL), OK);
+    box_close(&b);
+    assert_true(disk_sim_import(d, old, "ballot"));
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(box_open(&b, &why), ERR_CORRUPT);
+        assert_non_null(strstr(why.text, "ballot: byte 0: an older copy"));
+        box_close(&b);
+    }
+    box_free(&b);
+    disk_sim_free(old);
+    disk_sim_free(d);
 }
 
 static void every_flipped_byte_of_a_header_and_a_record_is_refused(void **state) {
@@ -580,9 +652,12 @@ int main(void) {
         cmocka_unit_test(a_power_cut_during_the_recovery_loses_nothing),
         cmocka_unit_test(any_failing_call_is_told_and_harmless),
         cmocka_unit_test(any_failing_allocation_is_told_and_harmless),
+        cmocka_unit_test(after_a_failed_write_nothing_is_written_any_more),
         cmocka_unit_test(no_space_at_any_moment_is_refused_and_survived_in_place),
         cmocka_unit_test(any_lost_sector_of_the_last_record_makes_it_a_torn_tail),
         cmocka_unit_test(every_64th_flipped_byte_is_refused_or_harmless),
+        cmocka_unit_test(a_lost_sector_of_a_record_that_has_a_successor_is_damage),
+        cmocka_unit_test(an_older_ballot_than_a_record_saw_is_found_out),
         cmocka_unit_test(every_flipped_byte_of_a_header_and_a_record_is_refused),
         cmocka_unit_test(a_segment_of_another_size_is_refused),
         cmocka_unit_test(a_missing_swapped_or_doubled_segment_is_refused),
