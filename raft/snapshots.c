@@ -379,6 +379,8 @@ static void stream_done(struct job *job) {
 
 void snapshots_offer(struct replica *r, uint64_t to) {
     struct peer_state *p = replica_peer(r, to);
+    bool again = !guard_on(r->guard, GUARD_SNAPSHOT_IN_FLIGHT); /* as the engine would have it */
+    if (again && p != NULL && p->stream != NULL) stream_end(r, p->stream);
     bool may = p != NULL && p->stream == NULL && r->snapshot_index != 0;
     struct stream *s = may ? calloc(1, sizeof *s) : NULL;
     if (s == NULL) { /* not now: the engine asks again */

@@ -69,8 +69,12 @@ static void hit_leader(struct world *w) {
     }
 }
 
-void faults_ambush(struct world *w) {
-    if (w->heal_us == 0) hit_leader(w);
+void faults_ambush(struct world *w, bool all) {
+    if (w->heal_us != 0) return;
+    if (all)
+        crash_all(w);
+    else
+        hit_leader(w);
 }
 
 static void strike(struct world *w, enum fault f) {
@@ -123,6 +127,9 @@ void faults_mend(struct world *w, struct event *e) {
     if (e->arg == FAULT_PARTITION) {
         sim_trace(w, "the partition ends");
         net_heal(w);
+        struct event blackout = {.kind = EV_AMBUSH, .arg = 1};
+        if (w->plan.blackout_us != 0 && rng_chance(&w->rng, 600))
+            sim_after(w, rng_below(&w->rng, w->plan.blackout_us), blackout);
     }
     if (e->arg == FAULT_FULL && e->node->full_us <= w->now_us)
         disk_sim_limit(e->node->disk, DISK_SIM_NEVER);

@@ -25,7 +25,7 @@ static uint64_t travel_us(struct world *w, struct link *l, size_t size) {
     uint64_t us = rng_between(&w->rng, w->plan.delay_min_us, w->plan.delay_max_us) + size / 100;
     bool faulty = w->heal_us == 0;
     if (faulty && w->plan.stray_pm != 0 && rng_chance(&w->rng, w->plan.stray_pm))
-        us += rng_below(&w->rng, 4000ULL * w->plan.election_ms);
+        us += rng_below(&w->rng, w->plan.stray_us);
     uint64_t at = w->now_us + us;
     if (w->plan.ordered && at <= l->last_us) at = l->last_us + 1;
     if (w->plan.ordered) l->last_us = at;

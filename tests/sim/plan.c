@@ -3,11 +3,13 @@
 #include "tests/sim/plan.h"
 
 #include "crypto/limits.h"
+#include "raft/guard.h"
 
 static const char *const profile_names[PROFILE_COUNT] = {
     [PROFILE_MIXED] = "mixed",   [PROFILE_CALM] = "calm",       [PROFILE_SOLE] = "sole",
     [PROFILE_RESIZE] = "resize", [PROFILE_DIVERGE] = "diverge", [PROFILE_SNAPSHOT] = "snapshot",
     [PROFILE_SLOW] = "slow",     [PROFILE_POWER] = "power",     [PROFILE_ECHO] = "echo",
+    [PROFILE_LATE] = "late",
 };
 
 static const char *const fault_names[FAULT_COUNT] = {
@@ -42,6 +44,7 @@ static void draw_network(struct plan *p, struct rng *r) {
     p->loss_pm = rng_chance(r, 500) ? (unsigned)rng_between(r, 1, p->ordered ? 5 : 150) : 0;
     p->double_pm = !p->ordered && rng_chance(r, 500) ? (unsigned)rng_between(r, 1, 100) : 0;
     p->stray_pm = !p->ordered && rng_chance(r, 400) ? (unsigned)rng_between(r, 1, 30) : 0;
+    p->stray_us = 4000ULL * p->election_ms;
     p->zombie_pm = rng_chance(r, 300) ? 500 : 0;
 }
 
@@ -130,6 +133,7 @@ static void bend_diverge(struct plan *p, struct rng *r) {
 static void bend_snapshot(struct plan *p, struct rng *r) {
     p->voters = 3;
     p->snapshot_log_min = 8 * KIB;
+    if (rng_chance(r, 300)) p->sync_max_us += rng_between(r, 200, 1500) * p->election_ms;
     p->trailing_bytes = 0;
     p->value_max = rng_chance(r, 300) ? 30000 : 3000;
     p->think_us = rng_between(r, 30, 200) * 1000;
@@ -145,14 +149,41 @@ static void bend_slow(struct plan *p, struct rng *r) {
     ONLY(p, FAULT_SLOW, FAULT_PAUSE, FAULT_CLOCK, FAULT_PARTITION, FAULT_LEADER, FAULT_POWER);
 }
 
+/* Loss makes rejections, and some of these arrive long after their matter is settled; nothing else
+ * may happen meanwhile, for any new entry would hide what they do. */
 static void bend_echo(struct plan *p, struct rng *r) {
     p->ordered = false;
-    p->loss_pm = (unsigned)rng_between(r, 0, 100);
+    p->voters = 3;
+    p->election_ms = rng_chance(r, 500) ? 150 : 300;
+    p->heartbeat_ms = p->election_ms / 10;
+    p->loss_pm = (unsigned)rng_between(r, 50, 250);
     p->double_pm = (unsigned)rng_between(r, 50, 300);
-    p->stray_pm = (unsigned)rng_between(r, 10, 100);
-    p->fault_us = rng_between(r, 200, 1000) * 1000;
-    p->down_us = rng_between(r, 50, 800) * 1000;
-    ONLY(p, FAULT_KILL, FAULT_POWER, FAULT_PARTITION, FAULT_PAUSE, FAULT_LEADER);
+    p->stray_pm = (unsigned)rng_between(r, 20, 300);
+    p->stray_us = rng_between(r, 2, 12) * 1000 * p->election_ms;
+    p->fault_us = rng_between(r, 3, 8) * 1000 * p->election_ms;
+    p->down_us = rng_between(r, 1, 4) * 1000 * p->election_ms;
+    p->think_us = rng_between(r, 300, 3000) * 1000;
+    p->clients = (unsigned)rng_between(r, 1, 2);
+    p->burst = 1;
+    if (rng_chance(r, 600)) p->admin_us = 0;
+    ONLY(p, FAULT_PARTITION, FAULT_PAUSE, FAULT_KILL);
+}
+
+/* What a cut-off leader still writes must not count for what the new one puts in its place. */
+static void bend_late(struct plan *p, struct rng *r) {
+    p->voters = 3;
+    p->election_ms = rng_chance(r, 500) ? 150 : 300;
+    p->heartbeat_ms = p->election_ms / 10;
+    p->sync_max_us = p->sync_min_us + rng_between(r, 500, 2500) * p->election_ms;
+    p->fault_us = rng_between(r, 5, 9) * 1000 * p->election_ms;
+    p->down_us = rng_between(r, 1000, 3000) * p->election_ms;
+    p->think_us = rng_between(r, 20, 80) * 1000;
+    p->clients = 3;
+    p->burst = 2;
+    p->read_pm = 100;
+    p->admin_us = 0;
+    p->blackout_us = 2 * p->sync_max_us;
+    ONLY(p, FAULT_PARTITION);
 }
 
 static void bend_power(struct plan *p, struct rng *r) {
@@ -174,6 +205,7 @@ static void bend(struct plan *p, struct rng *r) {
     case PROFILE_SLOW: bend_slow(p, r); break;
     case PROFILE_POWER: bend_power(p, r); break;
     case PROFILE_ECHO: bend_echo(p, r); break;
+    case PROFILE_LATE: bend_late(p, r); break;
     case PROFILE_MIXED:
     case PROFILE_COUNT: break;
     }
@@ -199,7 +231,12 @@ void plan_draw(struct plan *p, struct rng *r, unsigned nodes, unsigned profile) 
 enum profile plan_for_guard(unsigned guard, uint64_t round) {
     static const enum profile all[] = {PROFILE_SOLE,  PROFILE_RESIZE, PROFILE_DIVERGE,
                                        PROFILE_ECHO,  PROFILE_SLOW,   PROFILE_SNAPSHOT,
-                                       PROFILE_POWER, PROFILE_MIXED};
-    (void)guard;
-    return all[round % ARRAY_SIZE(all)];
+                                       PROFILE_POWER, PROFILE_LATE,   PROFILE_MIXED};
+    static const enum profile made_for[GUARD_COUNT] = {
+        [GUARD_REPEATED_REJECTION] = PROFILE_ECHO,     [GUARD_SOLE_VOTER] = PROFILE_SOLE,
+        [GUARD_SNAPSHOT_IN_FLIGHT] = PROFILE_SNAPSHOT, [GUARD_PERSISTED_PREFIX] = PROFILE_LATE,
+        [GUARD_SELF_CHANGE] = PROFILE_RESIZE,          [GUARD_NON_VOTER_VOTE] = PROFILE_SOLE,
+        [GUARD_CHANGE_SPLIT] = PROFILE_RESIZE};
+    bool own = guard < GUARD_COUNT && made_for[guard] != PROFILE_MIXED && round % 4 != 3;
+    return own ? made_for[guard] : all[round / 4 % ARRAY_SIZE(all)];
 }

@@ -15,6 +15,7 @@ enum profile {
     PROFILE_SLOW,     /* disks that stall, processes that pause */
     PROFILE_POWER,    /* crashes, all at once too, in the middle of writes */
     PROFILE_ECHO,     /* messages come twice, late and out of order */
+    PROFILE_LATE,     /* slow writes of what a new leader cuts off, and then all power goes */
     PROFILE_COUNT
 };
 
@@ -48,6 +49,7 @@ struct plan {
     bool ordered; /* as TCP: in order, loss breaks the connection */
     uint64_t delay_min_us, delay_max_us;
     unsigned loss_pm, double_pm, stray_pm; /* per mille: lost; sent twice; a long time under way */
+    uint64_t stray_us;                     /* how long at most */
     unsigned zombie_pm;                    /* a removed member goes on running */
     /* disk and process */
     uint64_t sync_min_us, sync_max_us; /* a job's time */
@@ -57,6 +59,7 @@ struct plan {
     unsigned weight[FAULT_COUNT]; /* relative; 0: never */
     uint64_t fault_us;            /* mean time between; 0: none */
     uint64_t down_us;             /* mean time that a node stays down, a partition lasts */
+    uint64_t blackout_us;         /* after a partition all power goes within that time; 0: no */
     unsigned ambush_pm;           /* a change of members is followed by a blow at the leader */
     /* clients */
     unsigned clients, burst, keys; /* how many; proposals at once; keys */

@@ -52,7 +52,7 @@ enum event_kind {
     EV_CLIENT,  /* client `arg` does something */
     EV_ADMIN,   /* the operator does something */
     EV_FAULT,   /* something breaks */
-    EV_AMBUSH,  /* the leader is hit */
+    EV_AMBUSH,  /* the leader is hit; arg 1: all lose their power */
     EV_MEND,    /* a lasting fault ends; arg says which */
     EV_PROBE,   /* looks at every node's status */
     EV_HEAL,    /* the active phase is over */
@@ -192,7 +192,7 @@ struct sim_node *admin_leader(struct world *w); /* who leads in the highest term
 
 /* faults.c */
 void faults_act(struct world *w);                   /* EV_FAULT */
-void faults_ambush(struct world *w);                /* EV_AMBUSH */
+void faults_ambush(struct world *w, bool all); /* EV_AMBUSH */
 void faults_mend(struct world *w, struct event *e); /* EV_MEND */
 void faults_heal(struct world *w);                  /* EV_HEAL */
 void faults_explain(struct world *w);               /* violates: it takes too long */

@@ -128,7 +128,7 @@ static void dispatch(struct world *w, struct event *e) {
     case EV_CLIENT: load_client(w, e->arg); break;
     case EV_ADMIN: admin_act(w); break;
     case EV_FAULT: faults_act(w); break;
-    case EV_AMBUSH: faults_ambush(w); break;
+    case EV_AMBUSH: faults_ambush(w, e->arg != 0); break;
     case EV_MEND: faults_mend(w, e); break;
     case EV_PROBE: probe(w); break;
     case EV_HEAL: faults_heal(w); break;
