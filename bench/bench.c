@@ -1,4 +1,4 @@
-/* See bench.h. */
+/* Latencies, clocks and scratch directories for the benchmarks: the contract is in bench.h. */
 #include "bench/bench.h"
 
 #include <ftw.h>

@@ -6,15 +6,15 @@
  *   fault (L)                                            guard                    without it
  *   a stale AppendEntries with prev 0, or InstallSnap-   stale-reply: the answer  acknowledged data
  *   shot, is answered with uninitialised memory          is made neutral          is lost
- *   a repeated rejection drives next below match         repeated-rejection:      only empty messages,
- *                                                        neutral, or raised hint  for ever
- *   a CHANGE behind other new entries gets their index   change-split: it comes   a rollback missed,
+ *   a repeated rejection drives next below match         repeated-rejection:      only empty
+ *                                                        neutral, or raised hint  messages for ever
+ *   a CHANGE behind other new entries gets their index   change-split: it comes   rollback missed,
  *                                                        as its own first         changes blocked
  *   a sole voter leads again in its old term             sole-voter: term + 1     logs diverge
- *   AppendEntries below the compaction point appends     below-compaction: is     the log is corrupt
+ *   AppendEntries below the compaction point appends     below-compaction: is     a corrupt log
  *   there                                                rebased on the snapshot
- *   snapshots are sent again while one is under way      snapshot-in-flight       wasted streams, and
- *                                                                                 one lost write
+ *   snapshots are sent again while one is under way      snapshot-in-flight       wasted streams,
+ *                                                                                 a lost write
  *   a truncated tail is reported durable                 persisted-prefix         acknowledged data
  *                                                                                 is lost
  *   commit goes back with an old AppendEntries           commit-max               applied twice

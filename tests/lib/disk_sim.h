@@ -13,7 +13,7 @@
  *     written some sectors, a failed sync       recovery. ERR_NOSPACE is survived in place
  *     has synced some and loses the rest
  *     for ever, even when it is tried again
- *   the space limit is reached                ERR_NOSPACE, nothing lost, goes on when there is space
+ *   the space limit is reached                ERR_NOSPACE, nothing lost; goes on with space
  *   read-only                                 ERR_READONLY, nothing lost
  *   a flipped byte, a truncated, swapped,     a refusal that names the file and the place, or proof
  *     doubled, missing or older file            that it is harmless; never wrong data
