@@ -29,8 +29,6 @@ struct api {
 extern const struct route api_routes[];
 void api_led(struct api *api);  /* who leads has changed */
 void api_stop(struct api *api); /* the state goes away: ends what still reads it */
-void api_led(struct api *api);  /* who leads has changed */
-void api_stop(struct api *api); /* the state goes away: ends what still reads it */
 
 /* One per file; the table is in handlers_info.c. */
 void handle_range(struct exchange *x);

@@ -1,4 +1,5 @@
-/* See cli_keyfile.h. */
+/* See cli_keyfile.h: files are read into buffers that never move, so that no copy of a key is left
+ * behind, and wiped. */
 #include "api/cli_keyfile.h"
 
 #include <sodium.h>

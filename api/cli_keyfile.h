@@ -1,5 +1,6 @@
 /* The key that seals a node's keyring, as the command line gives it: --unlock-key-file,
- * --passphrase-file or --key-file. Keys come from files and standard input, never from arguments. */
+ * --passphrase-file or --key-file. Keys come from files and standard input, never from
+ * arguments. */
 #ifndef CONCLAVE_CLI_KEYFILE_H
 #define CONCLAVE_CLI_KEYFILE_H
 

@@ -1,4 +1,5 @@
-/* What the verbs on keys share. */
+/* What the verbs on keys share: one write, with its retries, through any client. put KEY uses it
+ * once, put --dir from several threads. */
 #ifndef CONCLAVE_CLI_KV_H
 #define CONCLAVE_CLI_KV_H
 

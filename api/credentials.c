@@ -1,4 +1,5 @@
-/* See credentials.h. */
+/* See credentials.h. A key and its certificate are made together and put into the identity only
+ * when both are there. */
 #include "api/credentials.h"
 
 #include <net/if.h>

@@ -248,15 +248,18 @@ void handle_certificate(struct exchange *x) {
  * serialises it. */
 struct stream {
     struct exchange *x;
-    struct stream *next, **link; /* in api->streams */
+    struct stream *next; /* in api->streams */
     struct machine *machine;
     struct machine_view *view;
     struct buf piece;
 };
 
 static void stream_free(struct stream *s) {
-    *s->link = s->next;
-    if (s->next) s->next->link = s->link;
+    struct api *api = s->x->ctx;
+    struct stream **at = &api->streams;
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
     s->machine->view_free(s->view);
     buf_wipe(&s->piece);
     free(s);
@@ -284,8 +287,10 @@ static void pump(struct exchange *x) {
 
 void api_stop(struct api *api) {
     api_stop_transfers(api);
-    while (api->streams)
-        stream_end(api->streams, false);
+    for (struct stream *s = api->streams, *next; s; s = next) {
+        next = s->next;
+        stream_end(s, false);
+    }
 }
 
 static RESULT stream_head(const struct manager *m, struct stream *s) {
@@ -313,8 +318,6 @@ static void begin_stream(struct exchange *x) {
     s->machine = &m->machine;
     s->piece = buf_new(2 * SNAPSHOT_CHUNK + 4 * COMMAND_MAX);
     s->next = api->streams;
-    s->link = &api->streams;
-    if (s->next) s->next->link = &s->next;
     api->streams = s;
     x->stream = s;
     x->drained = pump;

@@ -93,24 +93,29 @@ static void on_written(struct write *w, enum err e, const char *text, const stru
     free(aw);
 }
 
+static RESULT submit(struct api_write *aw, const struct command *c) {
+    struct api *api = aw->x->ctx;
+    aw->write = (struct write){.command = buf_new(COMMAND_MAX), .done = on_written, .ctx = aw};
+    enum err e = command_encode(c, &aw->write.command);
+    if (e == OK) return manager_write(api->manager, &aw->write);
+    buf_wipe(&aw->write.command);
+    return e;
+}
+
 void api_write(struct exchange *x, const struct command *c, api_written *done, void *data) {
     struct api *api = x->ctx;
+    if (!api_ready(x)) return;
     struct api_write *aw = calloc(1, sizeof *aw);
-    struct why why = {0};
-    enum err e = aw ? manager_ready(api->manager, &why) : ERR_NOMEM;
-    if (e == OK) {
-        *aw = (struct api_write){.x = x, .done = done, .data = data};
-        aw->write = (struct write){.command = buf_new(COMMAND_MAX), .done = on_written, .ctx = aw};
-        e = command_encode(c, &aw->write.command);
-        if (e == OK)
-            e = manager_write(api->manager, &aw->write);
-        else
-            buf_wipe(&aw->write.command);
+    if (!aw) {
+        exchange_error(x, ERR_NOMEM, NULL);
+        return;
     }
-    if (e == OK) return;
+    *aw = (struct api_write){.x = x, .done = done, .data = data};
+    enum err e = submit(aw, c);
+    if (e == OK) return; /* on_written frees it */
     api->figures.failed++;
     free(aw);
-    api_fail(x, e, &why);
+    exchange_error(x, e, NULL);
 }
 
 struct current {

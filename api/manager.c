@@ -129,7 +129,8 @@ static RESULT open_keyring(struct manager *m, enum kek_kind kind, struct why *wh
     static const char *const wants[] = {"nothing", "its unlock key: `conclave unlock`",
                                         "its passphrase: `conclave unlock --passphrase`",
                                         "its key file: `conclave unlock --key-file FILE`"};
-    struct kek kek = kind == KEK_PLAIN ? (struct kek){.kind = KEK_PLAIN} : manager_kek(m);
+    struct kek kek = {.kind = KEK_PLAIN};
+    if (kind != KEK_PLAIN) kek = manager_kek(m);
     if (kek.kind != kind) {
         (void)snprintf(m->reason, sizeof m->reason, "this node is locked; it needs %s",
                        wants[kind]);
