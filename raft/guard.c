@@ -275,13 +275,16 @@ static enum err open_check(const struct guard_start *s, const struct guard_hooks
     if (s->first_index == 0 || s->first_index > s->last_index + 1)
         return fail_with(why, ERR_INVALID, "the log's first index lies behind its last");
     if (m != NULL && !meta_fits(m, s->term))
-        return fail_with(why, ERR_CORRUPT, "the snapshot's metadata does not fit the term");
+        return fail_with(why, ERR_CORRUPT, "snapshots/: the metadata do not fit the ballot's term");
     if (m != NULL && guard_configuration_check(m->conf) != OK)
-        return fail_with(why, ERR_CORRUPT, "the snapshot's configuration is damaged");
+        return fail_with(why, ERR_CORRUPT, "snapshots/: the configuration is damaged");
     if (s->first_index > (m != NULL ? m->index : 0) + 1)
-        return fail_with(why, ERR_CORRUPT, "entries between snapshot and log are missing");
+        return fail_with(
+            why, ERR_CORRUPT,
+            "snapshots/: the log begins at entry %llu, and no snapshot reaches up to it",
+            (unsigned long long)s->first_index);
     if (guard_log_is_stale(s, hooks))
-        return fail_with(why, ERR_CORRUPT, "the log is older than the snapshot");
+        return fail_with(why, ERR_CORRUPT, "log/: older than the snapshot");
     return OK;
 }
 
