@@ -9,8 +9,11 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "raft/loop.h"
 
 #define JOIN_AGAIN_MS 1000
 #define JOIN_TRIES    60
@@ -195,6 +198,22 @@ static void join_again(uv_timer_t *timer) {
     if (e != OK) stop(a, e, why.text);
 }
 
+/* Before anything is made: a port that can't be had is better known now. */
+static RESULT check_port(const char *address, struct why *why) {
+    struct sockaddr_storage at;
+    TRY(address_parse(address, &at, why));
+    int on = 1, fd = socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    socklen_t size =
+        at.ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+    bool free_port = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+                     bind(fd, (const struct sockaddr *)&at, size) == 0 && listen(fd, 1) == 0;
+    int error = errno;
+    if (fd >= 0) (void)close(fd);
+    if (free_port) return OK;
+    return fail_with(why, error == EADDRINUSE ? ERR_IN_USE : err_from_errno(error),
+                     "client address %s: %s", address, strerror(error));
+}
+
 static RESULT begin(struct app *a, struct why *why) {
     struct manager *m = a->api.manager;
     bool wanted = a->config->init || a->config->join[0];
@@ -205,6 +224,7 @@ static RESULT begin(struct app *a, struct why *why) {
         if (m->state == MANAGER_LOCKED) log_event(&a->log, LOG_WARNING, "node", "%s", m->reason);
         return OK;
     }
+    if (wanted) TRY(check_port(m->config.client, why));
     if (a->config->init) return manager_init(m, a->config->autolock, on_founded, a, why);
     if (a->config->join[0])
         return manager_join(m, a->config->join, a->config->token, on_joined, a, why);

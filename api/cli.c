@@ -239,6 +239,7 @@ RESULT cli_call(struct cli *cli, struct client *client, const struct cli_call *c
     struct clock clock;
     clock_real(&clock);
     uint64_t deadline = clock.now_ms(&clock) + cli->timeout_ms;
+    bool reads = call->method == HTTP_GET || strcmp(call->path, "/v3/kv/range") == 0;
     bool unknown = false; /* an earlier attempt may have been applied */
     for (long wait_ms = 20;; wait_ms = wait_ms < 320 ? wait_ms * 2 : wait_ms) {
         uint64_t now = clock.now_ms(&clock);
@@ -248,7 +249,9 @@ RESULT cli_call(struct cli *cli, struct client *client, const struct cli_call *c
                                    .body = call->body ? buf_span(call->body) : span_of(NULL, 0),
                                    .timeout_ms = deadline > now ? deadline - now : 1};
         enum err e = client_call(client, &r, answer, why);
+        if (e == ERR_MAYBE_APPLIED && reads) e = ERR_TIMEOUT;
         unknown |= e == ERR_MAYBE_APPLIED;
+        if (cli->client == client) cli->unknown = unknown; /* else other threads share cli */
         bool again = did_nothing(e) || (e == ERR_MAYBE_APPLIED && call->again_is_safe) ||
                      (e == ERR_UNREACHABLE && unknown);
         if (e == OK || !again) return e;

@@ -40,7 +40,7 @@ struct cli {
     unsigned given_n;
     struct client *client; /* made by cli_client */
     uint64_t timeout_ms;   /* of the whole command */
-    uint64_t deadline_ms;  /* of its requests */
+    bool unknown;          /* an attempt of the last call may have been applied */
 };
 
 int cli_main(int argc, char **argv);

@@ -250,31 +250,34 @@ const struct verb verb_members = {.name = "member ls",
                                   .about = "list the members; * is the node that was asked",
                                   .run = run_members};
 
-static RESULT change(struct cli *cli, const char *path, const char *done, struct why *why) {
+/* A change that its own leader has to make hands leadership over, and its answer may get lost in
+ * that: it is asked for again, and found done then (`done`). */
+static RESULT change(struct cli *cli, const char *path, enum err done, const char *text,
+                     struct why *why) {
     struct buf body = buf_new(1 * KIB);
-    TRY(body_of(&body, "member", cli->n > 0 ? cli->words[0] : "", "force",
-                cli_option(cli, "force") != NULL));
-    enum err e = post(cli, path, &body, false, NULL, why);
+    const char *member = cli->n > 0 ? cli->words[0] : "";
+    TRY(body_of(&body, "member", member, "force", cli_option(cli, "force") != NULL));
+    enum err e = post(cli, path, &body, true, NULL, why);
     buf_free(&body);
-    if (e == OK && !cli_json(cli))
-        printf("%s %s\n", cli->n > 0 ? cli->words[0] : "another member", done);
+    if (e == done && cli->unknown) e = OK;
+    if (e == OK && !cli_json(cli)) printf("%s %s\n", member[0] ? member : "another member", text);
     return e == OK ? cli_flush(why) : e;
 }
 
 static enum err run_promote(struct cli *cli, struct why *why) {
-    return change(cli, "/conclave/v1/members/promote", "is a voter", why);
+    return change(cli, "/conclave/v1/members/promote", ERR_EXISTS, "is a voter", why);
 }
 
 static enum err run_demote(struct cli *cli, struct why *why) {
-    return change(cli, "/conclave/v1/members/demote", "is a standby", why);
+    return change(cli, "/conclave/v1/members/demote", ERR_EXISTS, "is a standby", why);
 }
 
 static enum err run_remove(struct cli *cli, struct why *why) {
-    return change(cli, "/conclave/v1/members/remove", "is no member any more", why);
+    return change(cli, "/conclave/v1/members/remove", ERR_NOT_FOUND, "is no member any more", why);
 }
 
 static enum err run_transfer(struct cli *cli, struct why *why) {
-    return change(cli, "/conclave/v1/members/transfer", "leads now", why);
+    return change(cli, "/conclave/v1/members/transfer", OK, "leads now", why);
 }
 
 const struct verb verb_promote = {

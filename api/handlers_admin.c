@@ -121,7 +121,7 @@ static void put_member(struct jout *j, const struct node *row, const struct admi
     const struct replica_member *member = NULL;
     for (unsigned i = 0; i < all->n; i++)
         if (all->members[i].raft_id == row->raft_id) member = &all->members[i];
-    const char *role = !member ? "joining" : member->role == REPLICA_VOTER ? "voter" : "standby";
+    const char *role = !member ? "pending" : member->role == REPLICA_VOTER ? "voter" : "standby";
     if (row->raft_id == all->leader) role = "leader";
     jout_open(j, '{');
     jout_put_text(j, "id", row->id);

@@ -368,6 +368,6 @@ RESULT manager_wipe(struct manager *m, manager_done *done, void *ctx, struct why
 
 void manager_undo(struct manager *m, enum err e, const char *text) {
     m->error = e;
-    (void)snprintf(m->reason, sizeof m->reason, "%s", text);
+    if (text != m->reason) (void)snprintf(m->reason, sizeof m->reason, "%s", text);
     manager_stop(m, on_wiped);
 }
