@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The files of a stopped manager, changed behind its back: bytes flipped where it matters (headers,
-first and last records, middles, tails), files cut, swapped, doubled, taken away, or put back from an
-earlier day. `conclave serve` must refuse with an error that names the file, or serve every key as it
-was; never wrong data. tests/unit/test_flip.c does every 64th byte of small files; here are the real
-binary and files of real size. What a trial may have changed is put back after it."""
+first and last records, middles, tails), files cut, swapped, doubled, taken away, or put back from
+an earlier day. `conclave serve` must refuse with an error that names the file, or serve every key
+as it was; never wrong data. tests/unit/test_flip.c does every 64th byte of small files; here are
+the real binary and files of real size. What a trial may have changed is put back after it."""
 import os
 import secrets
 import shutil
