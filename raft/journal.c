@@ -205,10 +205,12 @@ static void prepare_run(struct job *job) {
 static void prepare_done(struct job *job) {
     struct journal *l = (struct journal *)((char *)job - offsetof(struct journal, prepare_job));
     l->preparing = false;
+    if (l->prepare_error != OK && l->prepare_error != ERR_NOSPACE) {
+        l->hooks.failed(l->hooks.ctx, l->prepare_error, l->prepare_why.text);
+        return; /* a closing owner may be gone now, and we with it */
+    }
     if (l->prepare_error == ERR_NOSPACE)
         l->full = true;
-    else if (l->prepare_error != OK)
-        l->hooks.failed(l->hooks.ctx, l->prepare_error, l->prepare_why.text);
     else if (!l->busy && l->work.n == 0)
         l->full = false;
     l->hooks.persisted(l->hooks.ctx);

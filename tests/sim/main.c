@@ -159,7 +159,7 @@ static int run_guards(struct arguments *a) {
     static const enum guard_id needed[] = {
         GUARD_SOLE_VOTER,  GUARD_CHANGE_SPLIT,   GUARD_REPEATED_REJECTION, GUARD_PERSISTED_PREFIX,
         GUARD_SELF_CHANGE, GUARD_NON_VOTER_VOTE, GUARD_SNAPSHOT_IN_FLIGHT};
-    if (a->seconds == 0) a->seconds = 30;
+    if (a->seconds == 0) a->seconds = 60;
     unsigned missing = 0;
     for (size_t i = 0; i < ARRAY_SIZE(needed); i++) {
         bool only = a->options.without == 0 || (a->options.without >> needed[i] & 1) != 0;
@@ -176,7 +176,7 @@ static void usage(FILE *to) {
                 "                    [--profile NAME] [--without GUARD]... [--twice] [--trace]\n"
                 "                    [--keep-going] [--verbose]\n"
                 "       conclave-sim --guards [--seconds N] [--seed S] [--without GUARD]...\n\n"
-                "  --seconds N   runs seeds for N seconds (with --guards: for each guard; 30)\n"
+                "  --seconds N   runs seeds for N seconds (with --guards: for each guard; 60)\n"
                 "  --seed S      the first seed (1); the next ones follow\n"
                 "  --runs N      this many seeds\n"
                 "  --nodes N     clusters grow to N voters; 0: as the seed says\n"

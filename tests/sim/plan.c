@@ -177,9 +177,10 @@ static void bend_late(struct plan *p, struct rng *r) {
     p->sync_max_us = p->sync_min_us + rng_between(r, 500, 2500) * p->election_ms;
     p->fault_us = rng_between(r, 5, 9) * 1000 * p->election_ms;
     p->down_us = rng_between(r, 1000, 3000) * p->election_ms;
-    p->think_us = rng_between(r, 20, 80) * 1000;
+    p->think_us = rng_between(r, 60, 200) * 1000;
     p->clients = 3;
     p->burst = 2;
+    p->value_max = 100;
     p->read_pm = 100;
     p->admin_us = 0;
     p->blackout_us = 2 * p->sync_max_us;
