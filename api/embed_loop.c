@@ -12,7 +12,7 @@
 
 #include "raft/loop.h"
 
-#define START_READ_MS 100 /* how often the first read is tried while there is no leader */
+#define START_READ_MS 200 /* the first read is tried this often; on a full disk it never succeeds */
 
 /* What belongs to the loop's thread alone. */
 struct embed {
@@ -136,21 +136,30 @@ static void read_first(struct embed *e);
 
 static void on_retry(uv_timer_t *handle) { read_first(handle->data); }
 
+static bool log_is_full(struct embed *e) {
+    struct replica_status status;
+    replica_status(e->replica, &status);
+    return status.full;
+}
+
 static void first_read_done(struct read *rd, enum err error) {
     struct embed *e = rd->ctx;
     if (error == ERR_CLOSED) return; /* it failed: `failed` says why */
     if (error == OK)
         opened(e, OK, NULL);
+    else if (log_is_full(e))
+        opened(e, ERR_NOSPACE, "the log can't be written: no space left on the disk");
     else if (e->clock.now_ms(&e->clock) >= e->opening_until_ms)
         opened(e, ERR_TIMEOUT, "the log could not be replayed in time");
     else
-        (void)uv_timer_start(&e->retry, on_retry, START_READ_MS, 0);
+        (void)uv_timer_start(&e->retry, on_retry, 10, 0);
 }
 
 static void read_first(struct embed *e) {
     if (e->replica == NULL || e->closing) return;
-    e->first_read =
-        (struct read){.done = first_read_done, .ctx = e, .deadline_ms = e->opening_until_ms};
+    e->first_read = (struct read){.done = first_read_done,
+                                  .ctx = e,
+                                  .deadline_ms = e->clock.now_ms(&e->clock) + START_READ_MS};
     enum err error = replica_read(e->replica, &e->first_read);
     if (error != OK) first_read_done(&e->first_read, error);
 }

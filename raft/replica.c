@@ -733,7 +733,8 @@ void replica_status(struct replica *r, struct replica_status *out) {
                                    .persisted = r->log.persisted,
                                    .snapshot_index = r->snapshot_index,
                                    .failed = r->failed,
-                                   .installing = r->receiving != NULL};
+                                   .installing = r->receiving != NULL,
+                                   .full = r->log.full};
     if (r->log.wal != NULL) out->log_bytes = wal_bytes(r->log.wal);
     memcpy(out->text, r->why.text, sizeof out->text);
     r->env.machine->hash(r->env.machine, out->hash);

@@ -176,6 +176,7 @@ struct replica_status {
     enum err failed;               /* OK while it runs */
     char text[WHY_MAX];            /* why it failed */
     bool installing;               /* a snapshot is being received */
+    bool full;                     /* the log waits for space on the disk */
     unsigned n;                    /* members */
     struct replica_member members[MEMBERS_MAX];
 };
