@@ -40,6 +40,42 @@ double bench_cpu_s(void) {
     return seconds(u.ru_utime) + seconds(u.ru_stime);
 }
 
+#define READY_TRIES 3000 /* of 10 ms */
+
+static void pause_s(double s) {
+    struct timespec t = {.tv_sec = (time_t)s, .tv_nsec = (long)((s - (double)(time_t)s) * 1e9)};
+    (void)nanosleep(&t, NULL);
+}
+
+void bench_run_written(struct bench_run *r, uint64_t began_ns) {
+    if (r->phase != PHASE_MEASURED) return;
+    latency_add(&r->latency, bench_now_ns() - began_ns);
+    r->done++;
+}
+
+void bench_run_measure(struct bench_run *r, struct bench_figures *out) {
+    for (int i = 0; i < READY_TRIES && !r->ready && !r->failed; i++)
+        pause_s(0.01);
+    if (!r->ready && !r->failed) r->failed = ERR_TIMEOUT;
+    r->phase = PHASE_WARM;
+    pause_s(r->c->seconds / 5);
+    double cpu = bench_cpu_s();
+    uint64_t began = bench_now_ns();
+    r->phase = PHASE_MEASURED;
+    pause_s(r->c->seconds);
+    r->phase = PHASE_OVER;
+    double took = (double)(bench_now_ns() - began) / 1e9;
+    double writes = (double)r->done;
+    out->per_s = writes / took;
+    out->cpu_us = (bench_cpu_s() - cpu) * 1e6 / (writes < 1 ? 1 : writes);
+}
+
+void bench_run_latencies(const struct bench_run *r, struct bench_figures *out) {
+    out->p50_us = latency_us(&r->latency, 0.5);
+    out->p99_us = latency_us(&r->latency, 0.99);
+    out->p999_us = latency_us(&r->latency, 0.999);
+}
+
 RESULT bench_dir(const char *parent, char out[256]) {
     int n = snprintf(out, 256, "%s/conclave-bench-XXXXXX", parent);
     if (n < 0 || n >= 256) return ERR_TOO_LARGE;

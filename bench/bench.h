@@ -3,6 +3,8 @@
 #ifndef CONCLAVE_BENCH_H
 #define CONCLAVE_BENCH_H
 
+#include <stdatomic.h>
+
 #include "crypto/base.h"
 
 /* One load: `window` writes of `size` bytes always under way, on `nodes` members, for a while. */
@@ -32,6 +34,24 @@ struct latency {
 
 void latency_add(struct latency *l, uint64_t ns);
 double latency_us(const struct latency *l, double fraction); /* 0.5: the median */
+
+/* A case under way, shared by its members' threads. The main thread moves the phases on, in
+ * bench_run_measure; whoever leads says ready and, in PHASE_MEASURED, tells what was written. */
+enum bench_phase { PHASE_READY, PHASE_WARM, PHASE_MEASURED, PHASE_OVER };
+
+struct bench_run {
+    const struct bench_case *c;
+    _Atomic int phase;      /* enum bench_phase */
+    _Atomic int ready;      /* the members are all there and one leads */
+    _Atomic int failed;     /* enum err of a member */
+    _Atomic uint64_t done;  /* writes, while measured */
+    struct latency latency; /* the leader's thread only */
+};
+
+void bench_run_written(struct bench_run *r, uint64_t began_ns);         /* on the leader's thread */
+void bench_run_measure(struct bench_run *r, struct bench_figures *out); /* latencies not yet */
+void bench_run_latencies(const struct bench_run *r,
+                         struct bench_figures *out); /* threads are gone */
 
 uint64_t bench_now_ns(void);
 double bench_cpu_s(void); /* user and system time of the process so far */

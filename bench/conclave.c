@@ -4,10 +4,8 @@
  *
  * Phases: founding -> joining -> (all vote) warm-up -> measured -> over. The main thread only moves
  * them on. */
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <uv.h>
 
 #include "api/manager.h"
@@ -18,18 +16,11 @@
 #define KEYS        10000 /* the writer goes round these */
 #define READY_TRIES 3000  /* of 10 ms: until all vote */
 
-enum phase { PHASE_READY, PHASE_WARM, PHASE_MEASURED, PHASE_OVER };
-
-struct run { /* shared by the members */
-    const struct bench_case *c;
-    _Atomic int phase;     /* enum phase */
-    _Atomic int ready;     /* all members vote and one leads */
-    _Atomic int failed;    /* enum err of a member */
-    _Atomic uint64_t done; /* writes, while measured */
-    _Atomic int founded;   /* member 1 runs; `token` and `peer` are there */
+struct founding { /* what the others need of member 1 */
+    struct bench_run run;
+    _Atomic int founded; /* member 1 runs; `token` and `peer` are there */
     char token[JOIN_TOKEN_TEXT];
     char peer[ADDRESS_MAX]; /* where member 1 takes newcomers */
-    struct latency latency; /* the leader's thread only */
 };
 
 struct slot {           /* one write of the window */
@@ -40,8 +31,9 @@ struct slot {           /* one write of the window */
 };
 
 struct bench_node {
-    struct run *run;
-    unsigned id; /* 1.. */
+    struct founding *all;
+    struct bench_run *run; /* of `all` */
+    unsigned id;           /* 1.. */
     uv_loop_t loop;
     uv_timer_t timer;
     uv_thread_t thread;
@@ -57,14 +49,11 @@ static void start_write(struct slot *s);
 
 static void on_written(struct write *w, enum err e, const char *text, const struct result *r) {
     struct slot *s = w->ctx;
-    struct run *run = s->node->run;
+    struct bench_run *run = s->node->run;
     (void)text;
     (void)r;
     s->under_way = false;
-    if (e == OK && run->phase == PHASE_MEASURED) {
-        latency_add(&run->latency, bench_now_ns() - s->began_ns);
-        run->done++;
-    }
+    if (e == OK) bench_run_written(run, s->began_ns);
     if (e == OK && run->phase < PHASE_OVER) start_write(s);
 }
 
@@ -91,8 +80,8 @@ static void on_founded(void *ctx, enum err e, const char *text) {
         give_up(n, e, text);
         return;
     }
-    (void)snprintf(n->run->peer, ADDRESS_MAX, "%s", peers_address(n->manager->peers));
-    n->run->founded = 1;
+    (void)snprintf(n->all->peer, ADDRESS_MAX, "%s", peers_address(n->manager->peers));
+    n->all->founded = 1;
 }
 
 static void on_joined(void *ctx, enum err e, const char *text) {
@@ -119,7 +108,7 @@ static void on_closed(void *ctx) {
 
 static void look(uv_timer_t *timer) {
     struct bench_node *n = timer->data;
-    struct run *run = n->run;
+    struct bench_run *run = n->run;
     struct why why = {0};
     if (run->phase == PHASE_OVER || run->failed != OK) {
         if (!n->closing) manager_close(n->manager, on_closed, n);
@@ -127,9 +116,9 @@ static void look(uv_timer_t *timer) {
         (void)uv_timer_stop(timer);
         return;
     }
-    if (n->id > 1 && run->founded && !n->joining) {
+    if (n->id > 1 && n->all->founded && !n->joining) {
         n->joining = true;
-        enum err e = manager_join(n->manager, run->peer, run->token, on_joined, n, &why);
+        enum err e = manager_join(n->manager, n->all->peer, n->all->token, on_joined, n, &why);
         if (e != OK) give_up(n, e, why.text);
     }
     if (!all_vote(n)) return;
@@ -157,7 +146,7 @@ static RESULT open_manager(struct bench_node *n, struct why *why) {
     if (n->id != 1) return OK;
     TRY(manager_init(n->manager, false, on_founded, n, why));
     const struct node_identity *self = &n->manager->self;
-    return token_format(buf_span(&self->root_pem), self->token, n->run->token);
+    return token_format(buf_span(&self->root_pem), self->token, n->all->token);
 }
 
 static void member(void *arg) {
@@ -176,29 +165,9 @@ static void member(void *arg) {
     (void)uv_loop_close(&n->loop);
 }
 
-static void pause_s(double s) {
-    struct timespec t = {.tv_sec = (time_t)s, .tv_nsec = (long)((s - (double)(time_t)s) * 1e9)};
-    (void)nanosleep(&t, NULL);
-}
-
-static void measure(struct run *run, struct bench_figures *out) {
-    for (int i = 0; i < READY_TRIES && !run->ready && !run->failed; i++)
-        pause_s(0.01);
-    if (!run->ready && !run->failed) run->failed = ERR_TIMEOUT;
-    run->phase = PHASE_WARM;
-    pause_s(run->c->seconds / 5);
-    double cpu = bench_cpu_s();
-    uint64_t began = bench_now_ns();
-    run->phase = PHASE_MEASURED;
-    pause_s(run->c->seconds);
-    run->phase = PHASE_OVER;
-    double took = (double)(bench_now_ns() - began) / 1e9;
-    double writes = (double)run->done;
-    out->per_s = writes / took;
-    out->cpu_us = (bench_cpu_s() - cpu) * 1e6 / (writes < 1 ? 1 : writes);
-}
-
-static void start(struct bench_node *n, struct run *run, unsigned id) {
+static void start(struct bench_node *n, struct founding *all, unsigned id) {
+    struct bench_run *run = &all->run;
+    n->all = all;
     n->run = run;
     n->id = id;
     n->slots = calloc(run->c->window, sizeof *n->slots);
@@ -212,21 +181,19 @@ static void start(struct bench_node *n, struct run *run, unsigned id) {
 }
 
 RESULT bench_conclave(const struct bench_case *c, struct bench_figures *out) {
-    struct run run = {.c = c};
+    struct founding all = {.run.c = c};
     struct bench_node *nodes = calloc(c->nodes, sizeof *nodes);
     if (nodes == NULL) return ERR_NOMEM;
     seal_allow_null(c->null_cipher);
     for (unsigned i = 0; i < c->nodes; i++)
-        start(&nodes[i], &run, i + 1);
-    measure(&run, out);
+        start(&nodes[i], &all, i + 1);
+    bench_run_measure(&all.run, out);
     for (unsigned i = 0; i < c->nodes; i++) {
         (void)uv_thread_join(&nodes[i].thread);
         free(nodes[i].slots);
         free(nodes[i].value);
     }
-    out->p50_us = latency_us(&run.latency, 0.5);
-    out->p99_us = latency_us(&run.latency, 0.99);
-    out->p999_us = latency_us(&run.latency, 0.999);
+    bench_run_latencies(&all.run, out);
     free(nodes);
-    return (enum err)run.failed;
+    return (enum err)all.run.failed;
 }

@@ -3,7 +3,6 @@
  * leader's loop and keeps its window full. */
 #include <raft.h>
 #include <raft/uv.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -14,17 +13,8 @@
 #define BASE_PORT 19300
 #define LOOK_MS   5
 
-struct run { /* shared by the members */
-    const struct bench_case *c;
-    _Atomic int phase;      /* 0 warm-up, 1 measured, 2 over */
-    _Atomic uint64_t done;  /* writes, in phase 1 */
-    _Atomic int failed;     /* a member could not start */
-    _Atomic int leading;    /* somebody leads and writes */
-    struct latency latency; /* the leader's thread only */
-};
-
 struct uv_node {
-    struct run *run;
+    struct bench_run *run;
     unsigned id; /* 1.. */
     char dir[320], address[32];
     uv_loop_t loop;
@@ -73,12 +63,9 @@ static void applied(struct raft_apply *req, int status, void *result) {
     struct uv_node *n = req->data;
     (void)result;
     n->under_way--;
-    if (status == 0 && n->run->phase == 1) {
-        latency_add(&n->run->latency, bench_now_ns() - w->began_ns);
-        n->run->done++;
-    }
+    if (status == 0) bench_run_written(n->run, w->began_ns);
     free(w);
-    if (status == 0 && n->run->phase != 2) submit(n);
+    if (status == 0 && n->run->phase != PHASE_OVER) submit(n);
 }
 
 static void submit(struct uv_node *n) {
@@ -106,14 +93,14 @@ static void raft_closed(struct raft *r) {
 
 static void look(uv_timer_t *t) {
     struct uv_node *n = t->data;
-    if (n->run->phase == 2) {
+    if (n->run->phase == PHASE_OVER) {
         if (!n->closing) raft_close(&n->raft, raft_closed);
         n->closing = true;
         (void)uv_timer_stop(t);
         return;
     }
     if (raft_state(&n->raft) != RAFT_LEADER) return;
-    n->run->leading = 1;
+    n->run->ready = 1;
     while (n->under_way < n->run->c->window) {
         unsigned before = n->under_way;
         submit(n);
@@ -154,7 +141,7 @@ static void member(void *arg) {
     if (rv != 0) {
         fprintf(stderr, "conclave-bench: libraft uv: %s: %s\n", raft_strerror(rv),
                 raft_errmsg(&n->raft));
-        n->run->failed = rv;
+        n->run->failed = ERR_IO;
         return;
     }
     (void)uv_timer_start(&n->timer, look, LOOK_MS, LOOK_MS);
@@ -162,28 +149,8 @@ static void member(void *arg) {
     (void)uv_loop_close(&n->loop);
 }
 
-static void pause_s(double s) {
-    struct timespec t = {.tv_sec = (time_t)s, .tv_nsec = (long)((s - (double)(time_t)s) * 1e9)};
-    (void)nanosleep(&t, NULL);
-}
-
-static void measure(struct run *run, struct bench_figures *out) {
-    for (int i = 0; i < 1000 && !run->leading && !run->failed; i++)
-        pause_s(0.01);
-    pause_s(run->c->seconds / 5);
-    double cpu = bench_cpu_s();
-    uint64_t began = bench_now_ns();
-    run->phase = 1;
-    pause_s(run->c->seconds);
-    run->phase = 2;
-    double took = (double)(bench_now_ns() - began) / 1e9;
-    double writes = (double)run->done;
-    out->per_s = writes / took;
-    out->cpu_us = (bench_cpu_s() - cpu) * 1e6 / (writes < 1 ? 1 : writes);
-}
-
 RESULT bench_uv(const struct bench_case *c, struct bench_figures *out) {
-    struct run run = {.c = c};
+    struct bench_run run = {.c = c};
     struct uv_node *nodes = calloc(c->nodes, sizeof *nodes);
     if (nodes == NULL) return ERR_NOMEM;
     for (unsigned i = 0; i < c->nodes; i++) {
@@ -194,14 +161,12 @@ RESULT bench_uv(const struct bench_case *c, struct bench_figures *out) {
         (void)snprintf(n->address, sizeof n->address, "127.0.0.1:%u", BASE_PORT + n->id);
         if (mkdir(n->dir, 0700) != 0 || uv_thread_create(&n->thread, member, n) != 0) abort();
     }
-    measure(&run, out);
+    bench_run_measure(&run, out);
     for (unsigned i = 0; i < c->nodes; i++) {
         (void)uv_thread_join(&nodes[i].thread);
         bench_remove(nodes[i].dir);
     }
-    out->p50_us = latency_us(&run.latency, 0.5);
-    out->p99_us = latency_us(&run.latency, 0.99);
-    out->p999_us = latency_us(&run.latency, 0.999);
+    bench_run_latencies(&run, out);
     free(nodes);
-    return run.failed ? ERR_IO : OK;
+    return (enum err)run.failed;
 }
