@@ -10,7 +10,7 @@
 
 #define WAL_SPARE      "log/spare"
 #define WAL_PIECE      (1 * MIB) /* bytes of zeros written at a time */
-#define WAL_READERS    2         /* segments open for reading back */
+#define WAL_READERS    4         /* segments open for reading back */
 #define WAL_BUFFER_MIN (256 * KIB)
 
 /* One record's place: all that is kept of it in memory. */

@@ -1,6 +1,6 @@
 /* Reading entries back, for followers that lag behind what is kept in memory. The place of the
  * record is looked up under `lock`; the reading itself runs under `read_lock` alone, so that an
- * append never waits for it. Two segments are kept open, each with the entries of the record that
+ * append never waits for it. A few segments are kept open, each with the entries of the record that
  * was read last: a follower asks for one entry after the other. What was found in the index stays
  * true while it is read: files are never changed, only removed, and then the entry was on its way
  * out. */
