@@ -1,6 +1,6 @@
 /* The leader's side of joining. Newcomers are admitted one after the other:
  *
- *   start -> (clearing -> start) -> adding -> change -> changing -> answered
+ *   start -> (removing -> clearing -> start) -> adding -> change -> changing -> answered
  *
  * start checks the name and takes away the row of an earlier newcomer of that name that never
  * became a member; adding puts the row into the log (with the raft id from the state's counter and
@@ -19,7 +19,7 @@
 #define WRONG_TOKEN_COST   40  /* beats until it is forgotten */
 #define WRONG_TOKENS_LIMIT 400 /* ten at once, then one in ten seconds */
 
-enum stage { START, CLEARING, ADDING, CHANGE, CHANGING };
+enum stage { START, REMOVING, CLEARING, ADDING, CHANGE, CHANGING };
 
 struct admission {
     struct manager *manager;
@@ -154,21 +154,51 @@ static const struct node *same_name(const struct cluster *c, const struct admiss
     return NULL;
 }
 
+static RESULT change_member(struct admission *a, enum change_kind kind, uint64_t raft_id,
+                            enum stage stage) {
+    a->change = (struct change){.kind = kind, .raft_id = raft_id, .done = on_changed, .ctx = a};
+    TRY(replica_change(a->manager->replica, &a->change, &a->why));
+    a->stage = stage;
+    a->waiting = true;
+    return OK;
+}
+
+/* A standby of this name and address that nobody has ever heard of: the answer to an earlier
+ * attempt of the same newcomer got lost. */
+static bool is_earlier_attempt(const struct admission *a, const struct replica_status *s,
+                               const struct node *row) {
+    if (strcmp(row->name, a->request.name) != 0 ||
+        strcmp(row->peer_address, a->request.peer_address) != 0)
+        return false;
+    for (unsigned i = 0; i < s->n; i++)
+        if (s->members[i].raft_id == row->raft_id)
+            return s->members[i].role == REPLICA_STANDBY && s->members[i].match == 0 &&
+                   !admin_hears(a->manager, &s->members[i]);
+    return false;
+}
+
+/* There is a row of this name or address: it goes when it is nobody's. */
+static RESULT make_way(struct admission *a, const struct replica_status *s,
+                       const struct node *row) {
+    if (!in_quorum(s, row->raft_id)) {
+        struct command remove = {.op = OP_NODE_REMOVE, .raft_id = row->raft_id};
+        return propose(a, &remove, CLEARING);
+    }
+    if (is_earlier_attempt(a, s, row))
+        return change_member(a, CHANGE_REMOVE, row->raft_id, REMOVING);
+    return fail_with(&a->why, ERR_EXISTS,
+                     "there is a member %s at %s already; if it is gone for good: conclave member "
+                     "rm %s",
+                     row->name, row->peer_address, row->name);
+}
+
 static RESULT start(struct admission *a) {
     struct manager *m = a->manager;
     const struct cluster *c = store_cluster(m->store);
     const struct node *other = same_name(c, a);
     struct replica_status status;
     replica_status(m->replica, &status);
-    if (other && in_quorum(&status, other->raft_id))
-        return fail_with(
-            &a->why, ERR_EXISTS,
-            "there is a member %s at %s already; if it is gone for good: conclave member rm %s",
-            other->name, other->peer_address, other->name);
-    if (other) {
-        struct command remove = {.op = OP_NODE_REMOVE, .raft_id = other->raft_id};
-        return propose(a, &remove, CLEARING);
-    }
+    if (other) return make_way(a, &status, other);
     if (status.n >= MEMBERS_MAX)
         return fail_with(&a->why, ERR_PRECONDITION, "a cluster has at most %d members",
                          MEMBERS_MAX);
@@ -182,16 +212,6 @@ static RESULT start(struct admission *a) {
     return propose(a, &add, ADDING);
 }
 
-/* ERR_BUSY: at a later beat again. */
-static RESULT change(struct admission *a) {
-    a->change = (struct change){
-        .kind = CHANGE_ADD, .raft_id = a->row.raft_id, .done = on_changed, .ctx = a};
-    TRY(replica_change(a->manager->replica, &a->change, &a->why));
-    a->stage = CHANGING;
-    a->waiting = true;
-    return OK;
-}
-
 /* One step of the first admission; false when there is nothing to be done now. */
 static bool step(struct manager *m) {
     struct admission *a = m->admissions;
@@ -200,13 +220,15 @@ static bool step(struct manager *m) {
     if (e == OK) {
         switch (a->stage) {
         case START:
+        case REMOVING:
         case CLEARING: e = start(a); break;
         case ADDING: a->stage = CHANGE; return true;
-        case CHANGE: e = change(a); break;
+        case CHANGE: e = change_member(a, CHANGE_ADD, a->row.raft_id, CHANGING); break;
         case CHANGING: end(m, OK, ""); return true;
         }
     }
     if (e == OK) return true;
+    /* ERR_BUSY: another change is under way; at a later beat again. */
     if (e == ERR_BUSY && m->clock.now_ms(&m->clock) < a->deadline_ms) {
         a->error = OK;
         return false;

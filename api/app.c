@@ -180,8 +180,11 @@ static void on_joined(void *ctx, enum err e, const char *text) {
         (void)fflush(stdout);
         return;
     }
-    bool again = e == ERR_UNREACHABLE || e == ERR_NO_LEADER || e == ERR_NOT_LEADER ||
-                 e == ERR_BUSY || e == ERR_CLOSED;
+    static const enum err passing[] = {ERR_UNREACHABLE, ERR_NO_LEADER, ERR_NOT_LEADER,   ERR_BUSY,
+                                       ERR_CLOSED,      ERR_TIMEOUT,   ERR_MAYBE_APPLIED};
+    bool again = false;
+    for (size_t i = 0; i < ARRAY_SIZE(passing); i++)
+        again |= e == passing[i];
     if (!again || ++a->join_tries == JOIN_TRIES) {
         stop(a, e, text);
         return;

@@ -108,7 +108,7 @@ static enum err run_join(struct cli *cli, struct why *why) {
     json_t *answer = NULL;
     if (cli->timeout_ms < 30000) cli->timeout_ms = 30000;
     enum err e = join_body(cli, &body, why);
-    if (e == OK) e = post(cli, "/conclave/v1/join", &body, false, &answer, why);
+    if (e == OK) e = post(cli, "/conclave/v1/join", &body, true, &answer, why);
     buf_wipe(&body);
     if (e != OK) return e;
     if (cli_json(cli))
