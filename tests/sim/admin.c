@@ -278,8 +278,8 @@ void admin_act(struct world *w) {
         random_act(w, leader, &s);
 }
 
-/* A cluster that serves may still be unable to change. Each voter has to lead once more and to add or
- * remove a standby that does not exist; in the end it is gone. True when all that is done. */
+/* A cluster that serves may still be unable to change. Each voter has to lead once more and to add
+ * or remove a standby that does not exist; in the end it is gone. True when all that is done. */
 bool admin_finish(struct world *w) {
     struct admin *a = w->admin;
     struct sim_node *leader = admin_leader(w);

@@ -1,6 +1,6 @@
-/* One member: what struct replica_env asks for, on simulated ground, and its life. A kill leaves the
- * disk as it was seen; a power loss leaves what was synced and a random part of the rest. A node
- * fails by itself only after a fault was injected into its disk: anything else is a violation. */
+/* One member: what struct replica_env asks for, on simulated ground, and its life. A kill leaves
+ * the disk as it was seen; a power loss leaves what was synced and a random part of the rest. A
+ * node fails by itself only after a fault was injected into its disk: all else is a violation. */
 #include "tests/sim/node.h"
 
 #include <stdio.h>

@@ -75,10 +75,10 @@ static void draw_clients(struct plan *p, struct rng *r) {
     p->token_pm = (unsigned)rng_between(r, 0, 1000);
 }
 
-/* One entry may hold all that waits at the leader, and a record of the log must hold the entry. */
+/* The replica cuts entries to a quarter of a segment, but the largest command has to fit. */
 static void fit_segment(struct plan *p) {
-    uint64_t most = 2ULL * p->clients * p->burst * (p->value_max + 64);
-    while (p->segment_size < 2 * most)
+    uint64_t most = 3 * (p->value_max + 128); /* a batch of three */
+    while (p->segment_size < 4 * most)
         p->segment_size *= 2;
 }
 

@@ -7,7 +7,7 @@
  *   node.c      one member: its disk, keys, store, clock, execs; start, stop, crash, pause
  *   net.c       links: delay, loss, doubles, reordering, cuts, partitions
  *   watch.c     the machine around the store that tells what was applied
- *   check.c     what must hold: terms, votes, agreement, acknowledged writes, reads
+ *   check.c     what must hold: terms, votes, agreement
  *   model.c     a second, naive state machine that says what each command must answer
  *   workload.c  clients: writes and reads at random members
  *   admin.c     the operator: members, transfers, snapshots, keys
@@ -15,7 +15,7 @@
  *   entropy.c   libsodium's random numbers, from the seed
  *   main.c      command line, many seeds, figures, the ablation of guards
  *
- * Everything takes the world first. A broken property is told once by sim_violate; the run ends. */
+ * A broken property is told once by sim_violate; the run ends. */
 #ifndef CONCLAVE_TESTS_SIM_H
 #define CONCLAVE_TESTS_SIM_H
 
@@ -31,7 +31,6 @@
 #define EVENTS_MAX    20000000ULL /* of one seed: more is a busy loop */
 #define MEMORY_MAX    (512 * MIB) /* of one seed, all nodes together */
 
-struct world;
 struct sim_node;
 struct check;
 struct model;
@@ -192,7 +191,7 @@ struct sim_node *admin_leader(struct world *w); /* who leads in the highest term
 
 /* faults.c */
 void faults_act(struct world *w);                   /* EV_FAULT */
-void faults_ambush(struct world *w, bool all); /* EV_AMBUSH */
+void faults_ambush(struct world *w, bool all);      /* EV_AMBUSH */
 void faults_mend(struct world *w, struct event *e); /* EV_MEND */
 void faults_heal(struct world *w);                  /* EV_HEAL */
 void faults_explain(struct world *w);               /* violates: it takes too long */
