@@ -1,7 +1,7 @@
 /* The identity blob, little-endian, texts and bytes as u32 length + bytes:
  *   u8 version (1), u8 state, text cluster id, text node id, u64 raft id, text name, text client
  * address, text peer address, text client listen, text peer listen, bytes certificate, bytes root,
- * bytes key, bytes root key, bytes token, bytes unlock key (empty unless founding), u32 members,
+ * bytes key, bytes root key, bytes token, bytes unlock key (both empty unless founding), u32 members,
  * each u64 raft id, text node id, text peer address. */
 #include "api/identity.h"
 
@@ -14,15 +14,15 @@ void identity_init(struct node_identity *id) {
 }
 
 void identity_forget_founding(struct node_identity *id) {
-    secret_free(id->root_key);
     secret_free(id->token);
     secret_free(id->unlock_key);
-    id->root_key = id->token = id->unlock_key = NULL;
+    id->token = id->unlock_key = NULL;
 }
 
 void identity_clear(struct node_identity *id) {
     identity_forget_founding(id);
     secret_free(id->key_pem);
+    secret_free(id->root_key);
     buf_free(&id->cert_pem);
     buf_free(&id->root_pem);
     identity_init(id);

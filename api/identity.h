@@ -34,7 +34,7 @@ struct node_identity {
     char peer_listen[ADDRESS_MAX];    /* the same for peers; "": no peers */
     struct buf cert_pem, root_pem;
     struct secret *key_pem;
-    struct secret *root_key;   /* founding only: the root's key, PEM */
+    struct secret *root_key;   /* the root's key, PEM; NULL until the node has seen it */
     struct secret *token;      /* founding only: the join token's secret part */
     struct secret *unlock_key; /* founding with autolock only: 32 bytes */
     unsigned n;                /* members */

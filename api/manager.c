@@ -218,6 +218,7 @@ RESULT manager_start(struct manager *m, struct why *why) {
     m->env.snapshot_exec = m->snapshot_exec;
     own_config(m);
     TRY(found_log(m, why));
+    manager_renew_first(m);
     if (!m->config.alone) TRY(manager_peers_open(m, why));
     TRY(replica_open(&m->env, &m->raft, &m->replica, why));
     log_event(m->config.log, LOG_INFO, "node", "%s (id %s, member %llu) of cluster %s",

@@ -163,6 +163,7 @@ void table_follow(struct manager *m); /* table.c: the state's rows -> peers, key
 void table_beat(struct manager *m);
 void manager_renew(struct manager *m,
                    const struct cluster *c); /* renew.c: the certificate, when due */
+void manager_renew_first(struct manager *m); /* the same before anybody is reached */
 void admit_request(void *ctx, struct join_connection *c,
                    const struct wire_join *request); /* admit.c */
 void admit_step(struct manager *m);                  /* in the check phase */

@@ -2,7 +2,7 @@
 """What goes wrong around a manager: a wrong key, a locked node, a full disk, a read-only disk,
 peers with certificates that are not ours. Each must end in a clear error, lose nothing that was
 acknowledged, and be over when the cause is gone. The disks are small loop-mounted ext4 file
-systems, which need root. Arguments: the parts to run (locked, disks, certificates), else all."""
+systems, which need root. Arguments: the parts to run (locked, disks, certificates, expired)."""
 import contextlib
 import glob
 import os
@@ -403,7 +403,92 @@ def show_certificates(test):
         manager.kill()
 
 
-PARTS = {"locked": show_locked, "disks": show_disks, "certificates": show_certificates}
+# --- time ----------------------------------------------------------------------------------------
+
+SHIFTED_CLOCK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+
+static long shift(void) { return strtol(getenv("SHIFT_S"), NULL, 10); }
+
+int clock_gettime(clockid_t id, struct timespec *out) {
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+    int rc = real(id, out);
+    if (rc == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) out->tv_sec += shift();
+    return rc;
+}
+time_t time(time_t *out) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (out) *out = now.tv_sec;
+    return now.tv_sec;
+}
+int gettimeofday(struct timeval *restrict out, void *restrict zone) {
+    struct timespec now;
+    (void)zone;
+    clock_gettime(CLOCK_REALTIME, &now);
+    *out = (struct timeval){now.tv_sec, now.tv_nsec / 1000};
+    return 0;
+}
+"""
+
+
+def shifted_clock(test, days):
+    """Environment for a manager whose wall clock is that many days off."""
+    source, library = os.path.join(test.work, "clock.c"), os.path.join(test.work, "clock.so")
+    if not os.path.exists(library):
+        with open(source, "w") as file:
+            file.write(SHIFTED_CLOCK)
+        command("cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl")
+    return {"LD_PRELOAD": library, "SHIFT_S": str(days * 86400)}
+
+
+def show_expired(test):
+    """Certificates are valid for 90 days; the cluster is founded 100 days ago and then stopped."""
+    try:
+        past = shifted_clock(test, -100)
+    except (subprocess.CalledProcessError, FileNotFoundError) as error:
+        test.skip("expired certificates", f"nothing compiles here ({error})")
+        return
+    cluster = Cluster(test, env=past)
+    code, _, why = cluster[0].cli("cert", "visitor", "--out", test.work + "/old")
+    expect(code == 0, why)
+    cluster[0].http().put(b"long ago", b"written")
+    for manager in cluster:
+        manager.stop()
+    with test.show("a cluster whose certificates have all expired meanwhile comes back"):
+        for manager in cluster:
+            manager.start()
+        cluster.wait_voters(3)
+        expect(cluster[1].http().get(b"long ago") == b"written", "what was written is lost")
+        cluster.wait_same()
+    with test.show("a peer with an expired certificate is refused in one line"):
+        pair = (test.work + "/old/visitor.pem", test.work + "/old/visitor.key")
+        check_refusal(cluster, pair, ["expired"])
+    with test.show("a member whose clock is far off is refused; with the right time it is back"):
+        third = cluster[2]
+        third.stop()
+        third.start(env=shifted_clock(test, 400))
+        wait_until(lambda: any("certificate" in w for m in cluster for w in complaints(m)),
+                   "a complaint about a certificate")
+        cluster[0].http().put(b"meanwhile", b"written")
+        third.stop()
+        third.start()
+        cluster.wait_voters(3)
+        cluster.wait_same()
+    for manager in cluster:
+        manager.kill()
+
+
+def complaints(manager):
+    return [e["text"] for e in manager.events() if e["level"] in ("warning", "error")]
+
+
+PARTS = {"locked": show_locked, "disks": show_disks, "certificates": show_certificates,
+         "expired": show_expired}
 
 
 def run(test):

@@ -222,8 +222,8 @@ class Manager:
     def peer_address(self):
         return f"127.0.0.1:{self.peer}"
 
-    def start(self, *options, addresses=True, **settings):
-        """Starts the server; options are those of `conclave serve`."""
+    def start(self, *options, addresses=True, env=None):
+        """Starts the server; options are those of `conclave serve`, env what is added to ours."""
         expect(not self.running(), f"{self.name} runs already")
         command = [BINARY, "serve", "--data", self.data, "--name", self.name]
         if addresses:
@@ -231,7 +231,8 @@ class Manager:
         command += ["--client-insecure", *options]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, preexec_fn=die_with_parent, **settings)
+                                            stderr=log, preexec_fn=die_with_parent,
+                                            env=dict(os.environ, **(env or {})))
         self.test.managers.append(self)
         return self
 
@@ -314,20 +315,21 @@ class Manager:
 class Cluster:
     """Managers that are one cluster; `token` lets further ones in."""
 
-    def __init__(self, test, names="abc", first_options=(), options=()):
+    def __init__(self, test, names="abc", first_options=(), env=None):
         self.test = test
-        first = Manager(test, names[0]).start("--init", *first_options, *options)
+        first = Manager(test, names[0]).start("--init", *first_options, env=env)
         self.managers = [first]
         self.token = wait_until(lambda: first.line("join token: ") or
                                 (not first.running() and expect(False, first.obituary())),
                                 "the join token")
         for name in names[1:]:
-            self.add(Manager(test, name), *options)
+            self.add(Manager(test, name), env=env)
         self.wait_voters(len(self.managers))
 
-    def add(self, manager, *options):
+    def add(self, manager, *options, env=None):
         """Lets a manager that is not started join."""
-        manager.start("--join", self.managers[0].peer_address, "--token", self.token, *options)
+        manager.start("--join", self.managers[0].peer_address, "--token", self.token, *options,
+                      env=env)
         self.managers.append(manager)
         manager.wait_running()
 
