@@ -112,6 +112,7 @@ RESULT replica_recover(const struct replica_env *env, const struct replica_confi
         .disk = env->disk, .keys = env->keys, .identity = config->identity, .alg = config->alg};
     uint64_t snapshot = 0, term, vote;
     enum err e = open_offline(env, config, &o, why);
+    files.ballot = o.ballot;
     if (e == OK) e = snapshot_latest(&files, &snapshot, why);
     if (e == OK && o.last == 0 && snapshot == 0)
         e = fail_with(why, ERR_PRECONDITION, "there is no log to recover from");

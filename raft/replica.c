@@ -607,20 +607,18 @@ static RESULT open_log(struct replica *r, struct why *why) {
     return OK;
 }
 
-/* The snapshot wins over a log that does not reach it or that says something else at its index. */
+/* The snapshot wins over a log that does not reach it or that says something else at its index. A log that
+ * begins behind it has lost it: a snapshot is durable before the log is cut. */
 static RESULT reconcile(struct replica *r, const struct snapshot_meta *meta, struct why *why) {
     struct journal *l = &r->log;
-    if (meta->index == 0) return OK;
-    const struct entry *at = journal_peek(l, meta->index);
-    bool follows = l->last == meta->index && l->first == meta->index + 1;
-    bool gap = l->first > meta->index + 1;
-    if (gap && l->last >= l->first)
+    if (l->first > meta->index + 1)
         return fail_with(why, ERR_CORRUPT,
-                         "the log begins at %llu, after snapshot %llu: files are missing",
+                         "snapshots/: the log begins at entry %llu, but the newest snapshot is of "
+                         "entry %llu: a file is missing",
                          (unsigned long long)l->first, (unsigned long long)meta->index);
-    bool usable = follows || (at != NULL && at->term == meta->term) ||
-                  (l->first == meta->index + 1 && l->last >= meta->index);
-    if (usable) return OK;
+    if (meta->index == 0 || l->first == meta->index + 1) return OK;
+    const struct entry *at = journal_peek(l, meta->index);
+    if (at != NULL && at->term == meta->term) return OK;
     TRY(wal_reset(l->wal, meta->index, why));
     journal_reset(l, meta->index);
     l->next.reset = false;
@@ -658,6 +656,7 @@ static RESULT open_all(struct replica *r, struct why *why) {
     struct buf conf = buf_new(FRAME_MAX);
     enum err e =
         ballot_open(r->env.disk, r->env.keys, &r->config.identity, r->config.alg, &r->ballot, why);
+    r->files.ballot = r->ballot;
     if (e == OK) e = load_snapshot(r, &meta, &conf, why);
     if (e == OK) e = open_log(r, why);
     if (e == OK) e = reconcile(r, &meta, why);
