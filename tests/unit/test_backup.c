@@ -1,5 +1,5 @@
-/* Backup files: what was written comes back; every byte counts: flipped, cut off, moved, appended to,
- * or under another key, a backup is refused with a sentence. */
+/* Backup files: what was written comes back; every byte counts: flipped, cut off, moved, appended
+ * to, or under another key, a backup is refused with a sentence. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,6 @@
-/* The identity: all of it goes through the keyring and back; a token's text is taken apart as it was
- * put together, and nothing else passes for one; names and the directory are what they should be. */
+/* The identity: all of it goes through the keyring and back; a token's text is taken apart as it
+ * was put together, and nothing else passes for one; names and the directory are what they should
+ * be. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
