@@ -43,6 +43,24 @@ RESULT app_harden(struct why *why) {
     return OK;
 }
 
+/* Keys live in memory that can't be swapped out; how much of it there is shows only by trying. */
+static RESULT check_locked_memory(struct why *why) {
+    enum { PIECES = 8 };
+    struct secret *pieces[PIECES] = {NULL};
+    struct rlimit limit = {0};
+    enum err e = OK;
+    for (int i = 0; i < PIECES && e == OK; i++)
+        e = secret_random(PEM_MAX, &pieces[i]);
+    for (int i = 0; i < PIECES; i++)
+        secret_free(pieces[i]);
+    if (e == OK) return OK;
+    (void)getrlimit(RLIMIT_MEMLOCK, &limit);
+    return fail_with(why, e,
+                     "memory for keys can't be locked: the limit is %llu KiB and 1024 are needed "
+                     "(ulimit -l, or LimitMEMLOCK= of a service)",
+                     (unsigned long long)limit.rlim_cur / KIB);
+}
+
 /* --- stopping ------------------------------------------------------------------------------- */
 
 static void maybe_gone(struct app *a) {
@@ -278,6 +296,7 @@ RESULT app_run(const struct app_config *config, struct why *why) {
     static struct app app; /* too large for the stack of a small machine; there is one a process */
     struct app *a = &app;
     TRY(app_harden(why));
+    TRY(check_locked_memory(why));
     a->config = config;
     log_open(&a->log, STDERR_FILENO, config->level);
     a->api.log = &a->log;

@@ -112,6 +112,30 @@ static void fields_of_the_wrong_kind_are_named(void **state) {
     buf_free(&bytes);
 }
 
+static void bytes_fit_exactly_or_not_at_all(void **state) {
+    (void)state;
+    for (size_t size = 1; size < 100; size++) {
+        uint8_t bytes[100] = {1};
+        struct buf text = buf_new(1024), fits = buf_new(size), small = buf_new(size - 1);
+        struct jout j;
+        json_t *value;
+        jout_start(&j, &text);
+        jout_open(&j, '{');
+        jout_key(&j, "b");
+        jout_base64(&j, span_of(bytes, size));
+        jout_close(&j, '}');
+        assert_int_equal(jout_end(&j), OK);
+        assert_int_equal(jin_parse(buf_span(&text), &value, NULL), OK);
+        assert_int_equal(jin_bytes(value, "b", &fits, NULL), OK);
+        assert_true(span_equal(buf_span(&fits), span_of(bytes, size)));
+        assert_int_equal(jin_bytes(value, "b", &small, NULL), ERR_TOO_LARGE);
+        json_decref(value);
+        buf_free(&text);
+        buf_free(&fits);
+        buf_free(&small);
+    }
+}
+
 static void what_is_no_object_is_refused(void **state) {
     (void)state;
     json_t *value;
@@ -138,6 +162,7 @@ int main(void) {
         cmocka_unit_test(any_two_bytes_make_valid_json),
         cmocka_unit_test(an_error_of_the_buffer_sticks),
         cmocka_unit_test(fields_of_the_wrong_kind_are_named),
+        cmocka_unit_test(bytes_fit_exactly_or_not_at_all),
         cmocka_unit_test(what_is_no_object_is_refused),
         cmocka_unit_test(texts_can_be_wiped),
     };
