@@ -199,7 +199,7 @@ RESULT jin_bytes(const json_t *object, const char *key, struct buf *out, struct 
         return fail_with(why, ERR_INVALID, "field %s is no base64 text", key);
     size_t size = json_string_length(value), got = 0;
     size_t most = size / 4 * 3 + 3;
-    if (most > out->max + 3) return fail_with(why, ERR_TOO_LARGE, "field %s is too large", key);
+    if (most > out->max + 6) return fail_with(why, ERR_TOO_LARGE, "field %s is too large", key);
     struct buf bytes = buf_new(most);
     TRY(buf_reserve(&bytes, most));
     if (sodium_base642bin(bytes.at, most, json_string_value(value), size, NULL, &got, NULL,
