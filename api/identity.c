@@ -1,8 +1,8 @@
 /* The identity blob, little-endian, texts and bytes as u32 length + bytes:
  *   u8 version (1), u8 state, text cluster id, text node id, u64 raft id, text name, text client
  * address, text peer address, text client listen, text peer listen, bytes certificate, bytes root,
- * bytes key, bytes root key, bytes token, bytes unlock key (both empty unless founding), u32 members,
- * each u64 raft id, text node id, text peer address. */
+ * bytes key, bytes root key, bytes token, bytes unlock key (both empty unless founding), u32
+ * members, each u64 raft id, text node id, text peer address. */
 #include "api/identity.h"
 
 #include <sodium.h>

@@ -89,8 +89,8 @@ static double median(const double *values, unsigned n) {
 
 /* Figure by figure, over the rounds. */
 static struct bench_figures medians(const struct bench_figures *rounds, unsigned n) {
-    struct bench_figures out;
-    double values[ROUNDS_MAX];
+    struct bench_figures out = {0};
+    double values[ROUNDS_MAX] = {0};
     for (size_t k = 0; k < sizeof out / sizeof(double); k++) {
         for (unsigned i = 0; i < n; i++)
             values[i] = ((const double *)&rounds[i])[k];
@@ -102,7 +102,7 @@ static struct bench_figures medians(const struct bench_figures *rounds, unsigned
 /* The median of the ratios round by round, so that both sides saw the same machine. */
 static double ratio(const struct bench_figures *a, const struct bench_figures *b, unsigned n,
                     bool cpu) {
-    double values[ROUNDS_MAX];
+    double values[ROUNDS_MAX] = {0};
     for (unsigned i = 0; i < n; i++)
         values[i] = cpu ? a[i].cpu_us / b[i].cpu_us : a[i].per_s / b[i].per_s;
     return median(values, n);

@@ -607,8 +607,8 @@ static RESULT open_log(struct replica *r, struct why *why) {
     return OK;
 }
 
-/* The snapshot wins over a log that does not reach it or that says something else at its index. A log that
- * begins behind it has lost it: a snapshot is durable before the log is cut. */
+/* The snapshot wins over a log that does not reach it or that says something else at its index. A
+ * log that begins behind it has lost it: a snapshot is durable before the log is cut. */
 static RESULT reconcile(struct replica *r, const struct snapshot_meta *meta, struct why *why) {
     struct journal *l = &r->log;
     if (l->first > meta->index + 1)
