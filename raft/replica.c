@@ -61,64 +61,10 @@ void replica_send(struct replica *r, uint64_t to, const struct wire_message *m) 
         r->env.send(r->env.ctx, to, &frame);
 }
 
-static void send_append_part(struct replica *r, uint64_t to, const struct wire_append *a) {
-    struct wire_message m = {.type = WIRE_APPEND, .append = *a};
-    replica_send(r, to, &m);
-}
-
-/* Bytes of entries that may go now. The engine counts entries, not bytes, does not know what still
- * waits for a slow peer, and says everything again at each heartbeat until it hears of one that it
- * probes: such a repetition is cut to one frame. What is left out counts as lost on the way. */
-static size_t append_budget(struct replica *r, uint64_t to, uint64_t first) {
-    struct peer_state *p = replica_peer(r, to);
-    size_t waiting = r->env.queued(r->env.ctx, to);
-    if (waiting >= APPENDS_WAITING_MAX) return 0;
-    if (p != NULL && p->unheard >= first) return APPEND_BYTES_MAX;
-    return APPENDS_WAITING_MAX - waiting;
-}
-
-/* Fills the entries from the log, and cuts one engine message into frames of bounded size. */
-static void send_append(struct replica *r, uint64_t to, const struct raft_append_entries *args) {
-    struct entry *entries[INFLIGHT_ENTRIES_MAX];
-    struct wire_append a = {.term = args->term,
-                            .prev_index = args->prev_log_index,
-                            .prev_term = args->prev_log_term,
-                            .commit = args->leader_commit,
-                            .entries = entries};
-    size_t bytes = 0, budget = append_budget(r, to, args->prev_log_index + 1);
-    unsigned sent = 0;
-    while (sent < args->n_entries && budget > 0) {
-        struct entry *e = journal_peek(&r->log, args->prev_log_index + 1 + sent);
-        if (e == NULL) break; /* compacted meanwhile: the engine will find out */
-        budget = budget > e->size ? budget - e->size : 0;
-        if (a.n > 0 && (bytes + e->size > APPEND_BYTES_MAX || a.n == INFLIGHT_ENTRIES_MAX ||
-                        e == r->log.loaned)) {
-            send_append_part(r, to, &a);
-            a.prev_index += a.n;
-            a.prev_term = entries[a.n - 1]->term;
-            a.n = 0;
-            bytes = 0;
-        }
-        entries[a.n++] = e;
-        bytes += e->size + wire_entry_overhead();
-        sent++;
-        if (e == r->log.loaned) { /* borrowed only until the next look: goes alone */
-            send_append_part(r, to, &a);
-            a.prev_index = e->index;
-            a.prev_term = e->term;
-            a.n = 0;
-            bytes = 0;
-        }
-    }
-    if (a.n > 0 || sent == 0) send_append_part(r, to, &a);
-    struct peer_state *p = replica_peer(r, to);
-    if (p != NULL && sent > 0) p->unheard = args->prev_log_index + sent;
-}
-
 static void send_message(struct replica *r, const struct raft_message *m) {
     struct wire_message w;
     switch (m->type) {
-    case RAFT_APPEND_ENTRIES: send_append(r, m->server_id, &m->append_entries); return;
+    case RAFT_APPEND_ENTRIES: appends_send(r, m->server_id, &m->append_entries); return;
     case RAFT_INSTALL_SNAPSHOT: snapshots_offer(r, m->server_id); return;
     case RAFT_APPEND_ENTRIES_RESULT:
         w = (struct wire_message){.type = WIRE_APPEND_RESULT,
@@ -485,8 +431,6 @@ static void receive_raft(struct replica *r, uint64_t from, const struct wire_mes
         return;
     }
     if (w->type == WIRE_APPEND_RESULT) {
-        struct peer_state *p = replica_peer(r, from);
-        if (p != NULL) p->unheard = 0;
         m.type = RAFT_APPEND_ENTRIES_RESULT;
         m.append_entries_result = w->append_result;
     } else if (w->type == WIRE_VOTE) {
@@ -539,6 +483,7 @@ void replica_connected(struct replica *r, uint64_t peer) {
     replica_enter(r);
     struct peer_state *p = replica_peer(r, peer);
     if (p != NULL) p->pong_seq = 0;
+    appends_connected(r, peer);
     reads_tick(r);
     replica_settle(r);
 }

@@ -25,6 +25,10 @@ const struct conf_item *replica_conf_at(const struct replica *r,
                                         uint64_t index); /* newest <= index */
 bool replica_note_conf(struct replica *r, uint64_t index, struct span bytes);
 
+/* appends.c */
+void appends_send(struct replica *r, uint64_t to, const struct raft_append_entries *args);
+void appends_connected(struct replica *r, uint64_t peer); /* what was under way may be lost */
+
 /* propose.c */
 void propose_start(struct replica *r);
 void propose_turn(struct replica *r); /* inbox -> entries, or to the leader */

@@ -40,9 +40,15 @@ struct hash_item {
 /* What this member knows of another one. */
 struct peer_state {
     uint64_t id;
-    uint64_t pong_seq;     /* highest read round confirmed in our term */
-    uint64_t pong_ms;      /* when it was last heard */
-    uint64_t unheard;      /* last entry sent to it since it last answered; 0: none */
+    uint64_t pong_seq; /* highest read round confirmed in our term */
+    uint64_t pong_ms;  /* when it was last heard */
+    struct appends {
+        uint64_t term;       /* of ours; in another one the rest is void */
+        uint64_t from, sent; /* entries that went out, one after the other; sent 0: none */
+        uint64_t sent_term;  /* of the last of them */
+        uint64_t match;      /* what the engine knows it to have */
+        uint64_t moved_ms;   /* when that last rose, or nothing was under way */
+    } appends;
     struct stream *stream; /* a snapshot on its way to it; NULL: none */
 };
 
