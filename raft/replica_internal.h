@@ -1,8 +1,13 @@
 /* What the files of the replica give each other; the state that they share is in replica_state.h.
  *
- *     replica.c    life, the step loop, apply          propose.c   writes: inbox, batches,
- * forwarding reads.c      linearizable reads                  members.c   configuration, promotion,
- * transfer snapshots.c  taking, sending                     install.c   receiving
+ *     replica.c    life, the step loop, apply
+ *     appends.c    entries to the other members
+ *     propose.c    writes: inbox, batches, forwarding
+ *     reads.c      linearizable reads
+ *     calls.c      questions to the leader
+ *     members.c    configuration, promotion, transfer
+ *     snapshots.c  taking, sending
+ *     install.c    receiving
  *
  * Every public entry point ends in replica_settle, which drains the consequences of the steps
  * taken: new configurations to the engine, committed entries to the machine, gathered entries to
