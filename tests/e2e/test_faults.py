@@ -203,8 +203,9 @@ def full_disk_single(test, disk):
 
 def hand_over(cluster, to):
     if cluster.leader() is not to:
-        _, _, why = to.cli("member", "transfer", to.name)
-        wait_until(lambda: cluster.leader() is to, f"{to.name} to lead: {why}", 5)
+        code, _, why = to.cli("member", "transfer", to.name)
+        expect(code == 0, why)
+        wait_until(lambda: cluster.leader() is to, f"{to.name} to lead", 5)
 
 
 def full_disk_leader(test, disk):
