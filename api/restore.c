@@ -1,6 +1,6 @@
 /* A backup becomes a cluster of one. First all of it is read into a state in memory and verified;
  * then that state gets a new cluster in place of its old one, by the same command that founds any
- * cluster; only then is the directory written: keyring, log[1], and the state as its snapshot. A
+ * cluster; only then is the directory written: keyring, log, and the state as its snapshot. A
  * failure takes the keyring away again, without which nothing is there. */
 #include "api/backup.h"
 #include "api/credentials.h"

@@ -79,6 +79,21 @@ static RESULT write_state(struct snapshot_writer *w, struct machine *m, struct m
     return e;
 }
 
+/* The log begins behind the snapshot: a newcomer has to take the state, not to replay entry 1. The
+ * snapshot is not of entry 1 because the engine takes the term that it knows from a snapshot of
+ * entry 1 for the entry itself, and would never offer the snapshot. */
+#define SEED_INDEX 2
+
+static RESULT forget_log(const struct replica_env *env, const struct replica_config *config,
+                         struct why *why) {
+    struct offline o = {0};
+    enum err e = open_offline(env, config, &o, why);
+    if (e == OK) e = wal_reset(o.wal, SEED_INDEX, why);
+    if (e == OK) e = wal_mark(o.wal, why);
+    close_offline(&o);
+    return e;
+}
+
 RESULT replica_seed(const struct replica_env *env, const struct replica_config *config,
                     struct why *why) {
     struct snapshot_options files = {
@@ -89,7 +104,8 @@ RESULT replica_seed(const struct replica_env *env, const struct replica_config *
     uint8_t hash[STATE_HASH_SIZE];
     TRY(replica_bootstrap(env, config, why));
     enum err e = members_only(config->raft_id, &conf);
-    struct snapshot_meta meta = {.index = 1, .term = 1, .conf_index = 1, .conf = buf_span(&conf)};
+    struct snapshot_meta meta = {
+        .index = SEED_INDEX, .term = 1, .conf_index = 1, .conf = buf_span(&conf)};
     if (e == OK) e = env->machine->view(env->machine, &view);
     if (e == OK) e = snapshot_create(&files, &meta, &w, why);
     if (e == OK) e = write_state(w, env->machine, view, why);
@@ -102,7 +118,7 @@ RESULT replica_seed(const struct replica_env *env, const struct replica_config *
     if (w != NULL) snapshot_abort(w);
     if (view != NULL) env->machine->view_free(view);
     buf_free(&conf);
-    return e;
+    return e == OK ? forget_log(env, config, why) : e;
 }
 
 RESULT replica_recover(const struct replica_env *env, const struct replica_config *config,

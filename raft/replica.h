@@ -74,7 +74,7 @@ struct replica_config {
  */
 RESULT replica_bootstrap(const struct replica_env *env, const struct replica_config *config,
                          struct why *why);
-/* The same, beginning with the state that env->machine has now: the snapshot of entry 1. */
+/* The same, beginning with the state that env->machine has now: it becomes a snapshot. */
 RESULT replica_seed(const struct replica_env *env, const struct replica_config *config,
                     struct why *why);
 /* After a lost quorum: makes this member the only voter, keeping all of its log. Before
