@@ -54,7 +54,8 @@ def show_values(test, cluster):
     with test.show("a value written on one member is read on every other"):
         good(a, "put", "greeting", "hello")
         for manager in cluster:
-            expect(good(manager, "get", "greeting") == "hello", f"{manager.name} gives another value")
+            expect(good(manager, "get", "greeting") == "hello",
+                   f"{manager.name} gives another value")
     with test.show("values come from arguments, standard input and files, as they are"):
         path = os.path.join(test.work, "value")
         with open(path, "w") as f:
@@ -65,7 +66,8 @@ def show_values(test, cluster):
         expect(good(c, "get", "by/", "--prefix") ==
                "by/file\ntwo\nlines\n\nby/stdin\npiped\n", "get --prefix")
         expect(good(c, "ls", "by/") == "by/file\nby/stdin\n", "ls")
-        expect(good(c, "ls", "by/", "--long").split()[0] == "1", "ls --long begins with the version")
+        expect(good(c, "ls", "by/", "--long").split()[0] == "1",
+               "ls --long begins with the version")
     with test.show("JSON comes out where it is asked for"):
         pair = json.loads(good(a, "get", "greeting", "--json"))
         expect(pair["version"] == "1" and pair["value"] == "aGVsbG8=", f"get --json: {pair}")
@@ -153,7 +155,8 @@ def show_leaving(test, cluster):
 
 def show_ports(test, cluster):
     certs = os.path.join(test.work, "certs")
-    with test.show("a client's certificate opens the network port for keys, not for administration"):
+    with test.show("a client's certificate opens the network port for keys,
+                   not for administration"):
         lone = Manager(test, "lone")
         start_with_tls(test, lone, "--init")
         lone.wait_running()
