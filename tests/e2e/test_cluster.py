@@ -155,8 +155,7 @@ def show_leaving(test, cluster):
 
 def show_ports(test, cluster):
     certs = os.path.join(test.work, "certs")
-    with test.show("a client's certificate opens the network port for keys,
-                   not for administration"):
+    with test.show("a client's certificate opens the port for keys, not for administration"):
         lone = Manager(test, "lone")
         start_with_tls(test, lone, "--init")
         lone.wait_running()
