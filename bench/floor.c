@@ -1,5 +1,6 @@
-/* What a write can't be faster than: one synced write of a block into pre-written space, and one
- * round trip over the loopback. Both in one process, medians of many. */
+/* What a write can't be faster than: one synced write of a block into pre-written space, alone and
+ * with as many at once as there are members on the disk, and one round trip over the loopback. In
+ * one process, medians of many. */
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -12,8 +13,9 @@
 #include "bench/bench.h"
 #include "crypto/limits.h"
 
-#define WRITES 2000
-#define TRIPS  5000
+#define WRITES  2000
+#define TRIPS   5000
+#define MEMBERS 3
 
 static int fill(int fd, uint8_t *block) {
     for (int i = 0; i < WRITES; i++)
@@ -21,11 +23,11 @@ static int fill(int fd, uint8_t *block) {
     return fsync(fd);
 }
 
-static double write_us(const char *dir, int flags) {
+static double write_us(const char *dir, int flags, int writer) {
     char path[300];
     struct latency l = {0};
     uint8_t *block = aligned_alloc(BLOCK_SIZE, BLOCK_SIZE);
-    (void)snprintf(path, sizeof path, "%s/floor", dir);
+    (void)snprintf(path, sizeof path, "%s/floor%d", dir, writer);
     int fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0 || block == NULL) abort();
     memset(block, 0, BLOCK_SIZE);
@@ -43,6 +45,33 @@ static double write_us(const char *dir, int flags) {
     (void)unlink(path);
     free(block);
     return latency_us(&l, 0.5);
+}
+
+struct writer {
+    const char *dir; /* where */
+    int flags, n;    /* of open; number */
+    double us;       /* median */
+    uv_thread_t thread;
+};
+
+static void write_alone(void *arg) {
+    struct writer *w = arg;
+    w->us = write_us(w->dir, w->flags, w->n);
+}
+
+/* As members that share a disk do it: each waits for the others' flushes too. */
+static double writers_us(const char *dir, int flags) {
+    struct writer w[MEMBERS];
+    double worst = 0;
+    for (int i = 0; i < MEMBERS; i++) {
+        w[i] = (struct writer){.dir = dir, .flags = flags, .n = i};
+        if (uv_thread_create(&w[i].thread, write_alone, &w[i]) != 0) abort();
+    }
+    for (int i = 0; i < MEMBERS; i++) {
+        (void)uv_thread_join(&w[i].thread);
+        if (w[i].us > worst) worst = w[i].us;
+    }
+    return worst;
 }
 
 static void echo(void *arg) {
@@ -101,8 +130,12 @@ int bench_floor(int argc, char **argv) {
         fprintf(stderr, "conclave-bench: floor: no directory can be made in %s\n", parent);
         return err_exit(ERR_IO);
     }
-    printf("write + fdatasync, pre-written 4 KiB  %8.1f us\n", write_us(dir, 0));
-    printf("O_DIRECT|O_DSYNC, pre-written 4 KiB   %8.1f us\n", write_us(dir, O_DIRECT | O_DSYNC));
+    const int direct = O_DIRECT | O_DSYNC;
+    printf("synced 4 KiB write into pre-written space         alone   3 at once\n");
+    printf("  write + fdatasync                         %8.1f us %8.1f us\n", write_us(dir, 0, 0),
+           writers_us(dir, 0));
+    printf("  O_DIRECT|O_DSYNC                          %8.1f us %8.1f us\n",
+           write_us(dir, direct, 0), writers_us(dir, direct));
     printf("loopback round trip, 128 B            %8.1f us\n", trip_us());
     bench_remove(dir);
     return 0;
