@@ -12,258 +12,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "raft/replica.h"
-#include "store/command.h"
 #include "store/store.h"
 #include "tests/lib/disk_sim.h"
+#include "tests/lib/lone.h"
 
-#define SEGMENT     (32 * KIB)
-#define STEPS_MAX   100000
-#define ELECTION_MS 100
-#define STRIDE      64 /* bytes between two flips in a file */
-
-/* ---- a lone voter ---- */
-
-struct lone {
-    struct disk *disk;    /* owned */
-    struct keyring *keys; /* open between node_open and node_stop */
-    struct store *store;  /* the same */
-    struct replica *r;    /* NULL after a failed opening */
-    struct clock clock;   /* of now_ms */
-    uint64_t now_ms;      /* simulated */
-    uint64_t armed_ms;    /* 0: not armed */
-    struct exec exec;     /* both of the replica's */
-    struct job *head;     /* submitted, in order */
-    struct job **tail;    /* where the next one goes */
-    bool turn, closed;    /* env.wake was called; replica_close is over */
-    enum err failed;      /* env.failed's */
-    char text[WHY_MAX];   /* its reason */
-    struct replica_env env;
-    struct replica_config config;
-};
-
-static struct lone *node_of_clock(struct clock *c) {
-    return (struct lone *)(void *)((char *)c - offsetof(struct lone, clock));
-}
-static struct lone *node_of_exec(struct exec *e) {
-    return (struct lone *)(void *)((char *)e - offsetof(struct lone, exec));
-}
-
-static uint64_t now_ms(struct clock *c) { return node_of_clock(c)->now_ms; }
-static uint64_t now_us(struct clock *c) { return node_of_clock(c)->now_ms * 1000; }
-static int64_t wall_s(struct clock *c) { return (int64_t)node_of_clock(c)->now_ms / 1000; }
-
-static void submit(struct exec *e, struct job *j) {
-    struct lone *n = node_of_exec(e);
-    j->next = NULL;
-    *n->tail = j;
-    n->tail = &j->next;
-}
-
-static void env_send(void *ctx, uint64_t to, struct buf *frame) {
-    (void)ctx;
-    (void)to;
-    buf_free(frame);
-}
-static size_t env_queued(void *ctx, uint64_t to) {
-    (void)ctx;
-    (void)to;
-    return 0;
-}
-static void env_wake(void *ctx) { ((struct lone *)ctx)->turn = true; }
-static void env_arm(void *ctx, uint64_t at_ms) { ((struct lone *)ctx)->armed_ms = at_ms; }
-static void env_leader(void *ctx, uint64_t term, uint64_t leader) {
-    (void)ctx;
-    (void)term;
-    (void)leader;
-}
-static void env_members(void *ctx) { (void)ctx; }
-static void env_failed(void *ctx, enum err e, const char *text) {
-    struct lone *n = ctx;
-    n->failed = e;
-    (void)snprintf(n->text, sizeof n->text, "%s", text);
-}
-static void env_call(void *ctx, uint64_t from, struct span request, struct reply *reply) {
-    (void)ctx;
-    (void)from;
-    (void)request;
-    reply_send(reply, ERR_CLOSED, span_of(NULL, 0));
-}
-static void env_log(void *ctx, int level, const char *text) {
-    (void)ctx;
-    (void)level;
-    (void)text;
-}
-
-static void fill(struct lone *n) {
-    n->clock = (struct clock){.now_ms = now_ms, .wall_s = wall_s, .now_us = now_us};
-    n->exec.submit = submit;
-    n->head = NULL;
-    n->tail = &n->head;
-    n->env = (struct replica_env){.ctx = n,
-                                  .clock = &n->clock,
-                                  .disk = n->disk,
-                                  .keys = n->keys,
-                                  .log_exec = &n->exec,
-                                  .snapshot_exec = &n->exec,
-                                  .machine = store_machine(n->store),
-                                  .send = env_send,
-                                  .queued = env_queued,
-                                  .wake = env_wake,
-                                  .arm = env_arm,
-                                  .leader = env_leader,
-                                  .members = env_members,
-                                  .failed = env_failed,
-                                  .call = env_call,
-                                  .log = env_log};
-    n->config = (struct replica_config){
-        .raft_id = 1,
-        .identity = {"flippedcluster00000000000", "flippednode00000000000000"},
-        .alg = SEAL_XCHACHA20,
-        .election_ms = ELECTION_MS,
-        .heartbeat_ms = ELECTION_MS / 5,
-        .seed = 1,
-        .segment_size = SEGMENT,
-        .snapshot_log_min = 4 * MIB,
-        .trailing_bytes = 4 * KIB};
-}
-
-/* One thing that is due: a job, a turn, or the timer. */
-static bool step(struct lone *n) {
-    struct job *j = n->head;
-    n->now_ms++;
-    if (j != NULL) {
-        n->head = j->next;
-        if (n->head == NULL) n->tail = &n->head;
-        j->run(j);
-        j->done(j);
-    } else if (n->turn) {
-        n->turn = false;
-        replica_turn(n->r);
-    } else if (n->armed_ms != 0) {
-        if (n->now_ms < n->armed_ms) n->now_ms = n->armed_ms;
-        replica_tick(n->r);
-    } else {
-        return false;
-    }
-    return true;
-}
-
-static bool caught_up(struct lone *n) {
-    struct replica_status s;
-    replica_status(n->r, &s);
-    return s.leading && s.applied == s.last && s.persisted == s.last;
-}
-
-static RESULT settle(struct lone *n, struct why *why) {
-    for (unsigned i = 0; i < STEPS_MAX; i++) {
-        if (n->failed != OK) return fail_with(why, n->failed, "%s", n->text);
-        if (caught_up(n) && n->head == NULL && !n->turn) return OK;
-        if (!step(n)) break;
-    }
-    return fail_with(why, ERR_TIMEOUT, "the node opens but does not come to rest");
-}
-
-static void node_free(struct lone *n) {
-    if (n->r != NULL) replica_drop(n->r);
-    if (n->store != NULL) store_free(n->store);
-    if (n->keys != NULL) keyring_close(n->keys);
-    n->r = NULL;
-    n->store = NULL;
-    n->keys = NULL;
-}
-
-/* Opens it and lets it apply all that it has. After a failure only node_free. */
-static RESULT node_open(struct lone *n, struct why *why) {
-    struct disk *disk = n->disk;
-    *n = (struct lone){.disk = disk, .now_ms = 1000};
-    TRY(keyring_open(disk, (struct kek){.kind = KEK_PLAIN}, &n->keys, why));
-    if (keyring_identity(n->keys) == NULL)
-        return fail_with(why, ERR_CORRUPT, "keyring: the identity is gone");
-    assert_int_equal(store_new(&n->store), OK);
-    fill(n);
-    TRY(replica_open(&n->env, &n->config, &n->r, why));
-    return settle(n, why);
-}
-
-static void on_closed(void *ctx) { ((struct lone *)ctx)->closed = true; }
-
-static void node_stop(struct lone *n) {
-    replica_close(n->r, on_closed, n);
-    while (!n->closed)
-        assert_true(step(n));
-    n->r = NULL;
-    node_free(n);
-}
+#define STRIDE 64 /* bytes between two flips in a file */
 
 /* ---- its life before ---- */
-
-struct write {
-    struct proposal p;
-    struct buf bytes; /* of the command */
-    bool done;
-};
-
-static void on_written(struct proposal *p, enum err e, uint64_t index, struct span result) {
-    struct write *w = p->ctx;
-    (void)index;
-    (void)result;
-    assert_int_equal(e, OK);
-    w->done = true;
-}
-
-/* A key with bytes that nothing can compress; acknowledged on return. */
-static void put(struct lone *n, unsigned number, size_t size) {
-    char key[32];
-    uint8_t value[8 * KIB];
-    struct write w = {.bytes = buf_new(COMMAND_MAX)};
-    assert_true(size <= sizeof value);
-    random_bytes(value, size);
-    (void)snprintf(key, sizeof key, "key%04u", number);
-    struct command c = {.op = OP_PUT};
-    c.put.key = span_str(key);
-    c.put.value = span_of(value, size);
-    assert_int_equal(command_encode(&c, &w.bytes), OK);
-    w.p = (struct proposal){.command = buf_span(&w.bytes), .done = on_written, .ctx = &w};
-    assert_int_equal(replica_propose(n->r, &w.p), OK);
-    for (unsigned i = 0; i < STEPS_MAX && !w.done; i++)
-        assert_true(step(n));
-    assert_true(w.done);
-    buf_free(&w.bytes);
-}
-
-static void on_snapshot(void *ctx, enum err e, uint64_t index) {
-    assert_int_equal(e, OK);
-    *(uint64_t *)ctx = index;
-}
-
-static void snapshot(struct lone *n) {
-    uint64_t index = 0;
-    replica_snapshot(n->r, on_snapshot, &index);
-    for (unsigned i = 0; i < STEPS_MAX && index == 0; i++)
-        assert_true(step(n));
-    assert_int_not_equal(index, 0);
-}
-
-static void reopen(struct lone *n) {
-    struct why why = {0};
-    enum err e = node_open(n, &why);
-    if (e != OK) print_error("%s: %s\n", err_name(e), why.text);
-    assert_int_equal(e, OK);
-}
-
-static void found(struct lone *n) {
-    struct secret *identity;
-    struct why why = {0};
-    assert_int_equal(keyring_create(n->disk, (struct kek){.kind = KEK_PLAIN}, &n->keys, &why), OK);
-    assert_int_equal(secret_new("this node's own", 15, &identity), OK);
-    assert_int_equal(keyring_set_identity(n->keys, identity, &why), OK);
-    secret_free(identity);
-    assert_int_equal(store_new(&n->store), OK);
-    fill(n);
-    assert_int_equal(replica_bootstrap(&n->env, &n->config, &why), OK);
-    node_free(n);
-}
 
 /* What a stopped node had, and copies of its disk from earlier: from two days before, when it was
  * stopped, and from its last life, while it ran. */
@@ -275,7 +30,7 @@ struct past {
 
 static void write_some(struct lone *n, unsigned from, unsigned until) {
     for (unsigned i = from; i < until; i++)
-        put(n, i % 40, 100 + i * 397 % 3000);
+        lone_put(n, i % 40, 100 + i * 397 % 3000);
 }
 
 static void remember(struct lone *n, struct past *p) {
@@ -287,26 +42,26 @@ static void remember(struct lone *n, struct past *p) {
 static void make_past(struct past *p) {
     struct lone n = {.disk = disk_sim_new(1), .now_ms = 1000};
     struct why why = {0};
-    found(&n);
-    reopen(&n);
+    lone_found(&n);
+    lone_reopen(&n);
     write_some(&n, 0, 10);
-    node_stop(&n);
+    lone_stop(&n);
     p->early = disk_sim_clone(n.disk, 2);
-    reopen(&n);
+    lone_reopen(&n);
     write_some(&n, 10, 30);
-    snapshot(&n);
+    lone_snapshot(&n);
     write_some(&n, 30, 40);
     assert_int_equal(keyring_rotate(n.keys, &why), OK);
-    node_stop(&n);
+    lone_stop(&n);
     p->middle = disk_sim_clone(n.disk, 3);
-    reopen(&n);
+    lone_reopen(&n);
     write_some(&n, 40, 60);
-    snapshot(&n);
+    lone_snapshot(&n);
     write_some(&n, 60, 65);
     p->late = disk_sim_clone(n.disk, 4);
     write_some(&n, 65, 70);
     remember(&n, p);
-    node_stop(&n);
+    lone_stop(&n);
     p->now = n.disk;
 }
 
@@ -341,10 +96,10 @@ static bool names_a_file(const char *text) {
 static void one_more_life(struct lone *n, const char *what) {
     struct past after = {0};
     struct why why = {0};
-    put(n, 99, 100);
+    lone_put(n, 99, 100);
     remember(n, &after);
-    node_stop(n);
-    enum err e = node_open(n, &why);
+    lone_stop(n);
+    enum err e = lone_open(n, &why);
     if (e != OK) fail_msg("%s: found only in the next life: %s: %s", what, err_name(e), why.text);
     if (!same_state(n, &after)) fail_msg("%s: another state in the next life", what);
 }
@@ -354,7 +109,7 @@ static void ask(struct disk *disk, const struct past *p, const char *file, const
                 struct tally *t) {
     struct lone n = {.disk = disk};
     struct why why = {0};
-    enum err e = node_open(&n, &why);
+    enum err e = lone_open(&n, &why);
     if (e == OK) {
         t->harmless++;
         if (!same_state(&n, p)) fail_msg("%s: wrong data", what);
@@ -364,7 +119,7 @@ static void ask(struct disk *disk, const struct past *p, const char *file, const
         bool named = file != NULL ? strstr(why.text, file) != NULL : names_a_file(why.text);
         if (!named) fail_msg("%s: refused without its name: %s: %s", what, err_name(e), why.text);
     }
-    node_free(&n);
+    lone_free(&n);
     disk_sim_free(disk);
 }
 
