@@ -340,6 +340,25 @@ RESULT cli_read_secret(const char *prompt, struct buf *out, struct why *why) {
     return e;
 }
 
+/* For a first word that only goes with a second one, the commands that begin with it. */
+static RESULT no_verb(const char *first, const char *second, struct why *why) {
+    struct buf all = buf_new(1 * KIB);
+    size_t size = strlen(first);
+    enum err e = OK;
+    if (second && second[0] == '-') second = NULL;
+    for (size_t i = 0; e == OK && i < ARRAY_SIZE(verbs); i++)
+        if (strncmp(verbs[i]->name, first, size) == 0 && verbs[i]->name[size] == ' ')
+            e = buf_format(&all, "%s%s", all.size > 0 ? ", " : "", verbs[i]->name);
+    if (all.size == 0 || e != OK)
+        e = fail_with(why, ERR_USAGE, "there is no command '%s'; conclave --help lists them",
+                      first);
+    else
+        e = fail_with(why, ERR_USAGE, "there is no command '%s%s%s'; there are: %.*s", first,
+                      second ? " " : "", second ? second : "", (int)all.size, (const char *)all.at);
+    buf_free(&all);
+    return e;
+}
+
 /* --- main ----------------------------------------------------------------------------------- */
 
 static RESULT parse_timeout(struct cli *cli, struct why *why) {
@@ -386,9 +405,10 @@ int cli_main(int argc, char **argv) {
     if (strcmp(argv[1], "--version") == 0) argv[1] = (char *)(uintptr_t) "version";
     const struct verb *verb = find_verb(argv[1], argc > 2 ? argv[2] : NULL, &used);
     if (!verb) {
-        (void)fprintf(stderr, "conclave: there is no command '%s'; conclave --help lists them\n",
-                      argv[1]);
-        return err_exit(ERR_USAGE);
+        struct why why = {0};
+        enum err e = no_verb(argv[1], argc > 2 ? argv[2] : NULL, &why);
+        (void)fprintf(stderr, "conclave: %s\n", why.text);
+        return err_exit(e);
     }
     return run_verb(verb, argc - 1 - used, argv + 1 + used);
 }

@@ -64,8 +64,8 @@ static RESULT read_addresses(struct cli *cli, struct app_config *config, struct 
     TRY(copy(config->manager.client, ADDRESS_MAX, client, "client", why));
     TRY(copy(config->manager.peer, ADDRESS_MAX, peer, "peer", why));
     if (advertise) TRY(copy(config->manager.advertise, ADDRESS_MAX, advertise, "advertise", why));
-    if (peer[0]) TRY(check_port(peer, "--peer", &parts, why));
-    if (!client[0]) return OK;
+    if (peer[0] || cli_option(cli, "peer")) TRY(check_port(peer, "--peer", &parts, why));
+    if (!client[0] && !cli_option(cli, "client")) return OK;
     TRY(check_port(client, "--client", &parts, why));
     if (config->insecure && !config->force_insecure && !is_loopback(parts.host))
         return fail_with(

@@ -141,11 +141,15 @@ static void handle_status(struct exchange *x) {
     const struct manager *m = api->manager;
     struct buf out = buf_new(64 * KIB);
     struct jout j;
+    struct why why = {0};
     jout_start(&j, &out);
     jout_open(&j, '{');
     jout_put_text(&j, "version", CONCLAVE_VERSION);
     jout_put_text(&j, "state", manager_state_name(m->state));
-    if (m->reason[0]) jout_put_text(&j, "reason", m->reason);
+    if (m->reason[0])
+        jout_put_text(&j, "reason", m->reason);
+    else if (manager_ready(m, &why) != OK)
+        jout_put_text(&j, "reason", why.text);
     if (m->keys) put_node(&j, api);
     if (m->replica) put_quorum(&j, api);
     jout_close(&j, '}');
