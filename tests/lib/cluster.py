@@ -211,6 +211,7 @@ class Manager:
         test.count += 1
         self.data = data or os.path.join(test.work, f"{name}{test.count}")
         self.client, self.peer = free_port(), free_port()
+        self.plaintext = True  # of the client port; the socket always is
         self.process = None
         self.log = os.path.join(test.work, f"{name}{test.count}.log")
 
@@ -228,7 +229,7 @@ class Manager:
         command = [BINARY, "serve", "--data", self.data, "--name", self.name]
         if addresses:
             command += ["--client", self.endpoint, "--peer", self.peer_address]
-        command += ["--client-insecure", *options]
+        command += ["--client-insecure", *options] if self.plaintext else options
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, preexec_fn=die_with_parent,
