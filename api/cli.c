@@ -300,8 +300,8 @@ RESULT cli_read_file(const char *path, struct buf *out, struct why *why) {
     if (!f) return fail_with(why, err_from_errno(errno), "%s: %s", path, strerror(errno));
     uint8_t bytes[16 * 1024];
     enum err e = OK;
-    size_t n;
-    while (e == OK && (n = fread(bytes, 1, sizeof bytes, f)) > 0) {
+    while (e == OK && !feof(f) && !ferror(f)) {
+        size_t n = fread(bytes, 1, sizeof bytes, f);
         if (n > out->max - out->size)
             e = fail_with(why, ERR_TOO_LARGE, "%s: more than %zu bytes", path, out->max);
         else

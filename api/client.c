@@ -293,9 +293,9 @@ RESULT client_call(struct client *c, const struct client_request *r, struct buf 
 /* --- opening -------------------------------------------------------------------------------- */
 
 static RESULT read_pem(const char *path, struct buf *out, struct why *why) {
+    TRY(buf_reserve(out, PEM_MAX));
     FILE *f = fopen(path, "re");
     if (!f) return fail_with(why, err_from_errno(errno), "%s: %s", path, strerror(errno));
-    TRY(buf_reserve(out, PEM_MAX));
     out->size = fread(out->at, 1, PEM_MAX, f);
     bool good = !ferror(f) && out->size > 0 && out->size < PEM_MAX;
     (void)fclose(f);

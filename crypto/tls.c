@@ -61,7 +61,8 @@ struct tls {
 /* --- queues and their BIOs --- */
 
 static struct span queue_span(const struct queue *q) {
-    return span_of(q->bytes.at + (q->bytes.at == NULL ? 0 : q->start), q->bytes.size - q->start);
+    if (q->bytes.at == NULL) return span_of(NULL, 0);
+    return span_of(q->bytes.at + q->start, q->bytes.size - q->start);
 }
 
 static void queue_take(struct queue *q, size_t size) {

@@ -167,7 +167,9 @@ static bool hosts_walk(const char *hosts, bool (*each)(void *ctx, const char *ho
         host[size] = '\0';
         if (!each(ctx, host)) return false;
         hosts += size;
-        if (*hosts == ',' && *++hosts == '\0') return false;
+        if (*hosts != ',') continue;
+        hosts++;
+        if (*hosts == '\0') return false;
     }
     return true;
 }

@@ -56,7 +56,7 @@ find_package(conclave 0.1 REQUIRED)
 add_executable(use $work/use.c)
 target_link_libraries(use Conclave::conclave)
 CMAKE
-    cmake -S "$work/cmake" -B "$work/cmake/b" -DCMAKE_PREFIX_PATH="$place" &&
+    cmake -G Ninja -S "$work/cmake" -B "$work/cmake/b" -DCMAKE_PREFIX_PATH="$place" &&
         cmake --build "$work/cmake/b" && "$work/cmake/b/use"
 }
 

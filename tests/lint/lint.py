@@ -116,6 +116,7 @@ def cppcheck(_fix):
     os.makedirs(cache, exist_ok=True)
     code, text = output_of(
         ["cppcheck", "--quiet", f"-j{JOBS}", "--std=c11", "--library=posix", "-I.", "-D_GNU_SOURCE",
+         '-DCONCLAVE_VERSION="0"', '-DJSON_INTEGER_FORMAT="lld"',
          "--enable=warning,performance,portability", "--error-exitcode=1", "--inline-suppr",
          f"--suppressions-list={os.path.join(ROOT, 'tests/lint/cppcheck.txt')}",
          f"--cppcheck-build-dir={cache}", "--template={file}:{line}: {id}: {message}",
