@@ -58,14 +58,15 @@ static int measure_puts(struct load *l, unsigned threads) {
     struct putter *all = calloc(threads, sizeof *all);
     struct latency latency = {0};
     uint64_t puts = 0;
-    int code = all == NULL ? CCL_NOMEM : CCL_OK;
+    int code = CCL_OK;
+    if (all == NULL) return CCL_NOMEM;
     uint64_t start = bench_now_ns();
-    for (unsigned i = 0; code == CCL_OK && i < threads; i++) {
+    for (unsigned i = 0; i < threads; i++) {
         all[i].load = l;
         all[i].first = (uint64_t)(i + 1) << 40;
         if (pthread_create(&all[i].thread, NULL, put_for_a_while, &all[i]) != 0) abort();
     }
-    for (unsigned i = 0; code == CCL_OK && i < threads; i++) {
+    for (unsigned i = 0; i < threads; i++) {
         (void)pthread_join(all[i].thread, NULL);
         puts += all[i].puts;
         if (all[i].code != CCL_OK) code = all[i].code;
