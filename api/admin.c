@@ -1,13 +1,17 @@
 /* See admin.h. A change of membership on the leader:
  *
- *   starting -> (handing over: answered when another one leads) | changing -> (dropping the row) ->
- * answered
+ *   starting -> (handing over: answered when another one leads)
+ *            |  changing -> (removed: dropping from the roll -> forgetting the node) -> answered
  *
  * The leader never changes itself (reference: libraft): it hands leadership over and answers
  * ERR_NOT_LEADER, so that the asker asks the next leader. Whatever would leave no majority of
  * reachable voters is refused unless forced. Steps after a callback are taken in the loop's check
  * phase (admin_step). */
 #include "api/admin.h"
+#include "api/manager_parts.h"
+#include "api/node/roles.h"
+#include "api/secret/vault.h"
+#include "api/service/scheduler.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,12 +20,13 @@
 #define HAND_OVER_MS  3000
 #define NEW_LEADER_MS 2000
 
-enum op_stage { OP_STARTING, OP_CHANGING, OP_DROPPING, OP_HANDING_OVER, OP_DONE };
+enum op_stage { OP_STARTING, OP_CHANGING, OP_DROPPING, OP_FORGETTING, OP_HANDING_OVER, OP_DONE };
 
 struct member_op {
     struct manager *manager;
     struct reply *reply; /* NULL: answered */
     struct admin_request request;
+    char node_id[NODE_ID_SIZE + 1]; /* of a member that is removed */
     enum op_stage stage;
     bool waiting;         /* for a callback */
     uint64_t deadline_ms; /* of a hand-over */
@@ -131,6 +136,8 @@ static void on_dropped(struct write *w, enum err e, const char *text, const stru
 
 static RESULT drop_row(struct member_op *op) {
     struct command c = {.op = OP_NODE_REMOVE, .raft_id = op->request.raft_id};
+    const struct node *n = cluster_node(store_cluster(op->manager->store), op->request.raft_id);
+    if (n) memcpy(op->node_id, n->id, sizeof op->node_id);
     op->write = (struct write){.command = buf_new(COMMAND_MAX), .done = on_dropped, .ctx = op};
     op->stage = OP_DROPPING;
     TRY(command_encode(&c, &op->write.command));
@@ -139,19 +146,35 @@ static RESULT drop_row(struct member_op *op) {
     return OK;
 }
 
-/* Would a majority of the voters that are left be reachable? */
-static RESULT check_quorum(const struct manager *manager, const struct replica_status *s,
-                           const struct admin_request *r, struct why *why) {
+/* The node goes as well: it would come back by itself as another member. */
+static RESULT forget_node(struct member_op *op) {
+    struct manager *m = op->manager;
+    struct buf changes = buf_new(COMMAND_MAX / 2);
+    struct row row = {.kind = ROW_NODE}; /* whichever version */
+    memcpy(row.id, op->node_id, sizeof row.id);
+    op->write = (struct write){.done = on_dropped, .ctx = op};
+    enum err e = node_change_add(&changes, ROW_REMOVE, &row, NULL);
+    if (e == OK) e = rows_command(m, &changes, 1, &op->write);
+    if (e == OK) e = manager_write(m, &op->write);
+    buf_free(&changes);
+    op->stage = OP_FORGETTING;
+    op->waiting = e == OK;
+    return e;
+}
+
+RESULT admin_quorum(const struct manager *manager, const struct replica_status *s, uint64_t without,
+                    bool force, struct why *why) {
     unsigned voters = 0, reachable = 0;
     for (unsigned i = 0; i < s->n; i++) {
         const struct replica_member *m = &s->members[i];
-        if (m->role != REPLICA_VOTER || m->raft_id == r->raft_id) continue;
+        if (m->raft_id == without && m->role != REPLICA_VOTER) return OK;
+        if (m->role != REPLICA_VOTER || m->raft_id == without) continue;
         voters++;
         reachable += admin_hears(manager, m);
     }
     if (voters == 0)
         return fail_with(why, ERR_PRECONDITION, "it is the only voter: the cluster would be gone");
-    if (r->force || reachable > voters / 2) return OK;
+    if (force || reachable > voters / 2) return OK;
     return fail_with(why, ERR_PRECONDITION,
                      "only %u of the %u voters that would be left can be reached: the quorum would "
                      "be lost (--force)",
@@ -174,7 +197,7 @@ static RESULT begin_change(struct member_op *op) {
         return drop_row(op);
     bool loses = r->change == CHANGE_REMOVE || r->change == CHANGE_DEMOTE;
     if (member && member->role == REPLICA_VOTER && loses)
-        TRY(check_quorum(m, &status, r, &op->why));
+        TRY(admin_quorum(m, &status, r->raft_id, r->force, &op->why));
     if (loses && r->raft_id == status.raft_id) {
         op->stage = OP_HANDING_OVER;
         return replica_transfer(m->replica, 0, &op->why);
@@ -206,6 +229,9 @@ static void go_on(struct member_op *op) {
     if (e == OK && op->stage == OP_CHANGING && op->request.change == CHANGE_REMOVE) {
         e = drop_row(op);
         if (e == OK) return;
+    } else if (e == OK && op->stage == OP_DROPPING && op->node_id[0]) {
+        e = forget_node(op);
+        if (e == OK) return;
     }
     answer(op, e, e == OK ? "" : op->why.text[0] ? op->why.text : err_text(e));
 }
@@ -230,7 +256,7 @@ void admin_step(struct manager *m) {
             answer(op, ERR_TIMEOUT, "nobody took the leadership over");
         if (op->stage == OP_STARTING)
             begin(op);
-        else if (op->stage == OP_CHANGING || op->stage == OP_DROPPING)
+        else if (op->stage >= OP_CHANGING && op->stage <= OP_FORGETTING)
             go_on(op);
     }
     sweep(m);
@@ -275,9 +301,29 @@ void admin_call(void *ctx, uint64_t from, struct span bytes, struct reply *reply
     struct manager *m = ctx;
     struct admin_request request;
     struct why why = {0};
-    (void)from; /* a member: every manager may ask */
-    enum err e = decode(bytes, &request);
-    if (e == OK) e = manager_ready(m, &why);
+    uint8_t kind = bytes.size > 0 ? bytes.at[0] : 0;
+    enum err e = manager_ready(m, &why);
+    if (kind == LEASE_CALL) {
+        leases_call(m, bytes, reply);
+        return;
+    }
+    if (e == OK && kind == NODES_CALL) {
+        nodes_call(m, bytes, reply);
+        return;
+    }
+    if (e == OK && kind == REPORT_CALL) {
+        roles_report(m, bytes, reply);
+        return;
+    }
+    if (e == OK && kind == VAULT_CALL) {
+        vault_call(m, from, bytes, reply);
+        return;
+    }
+    if (e == OK && kind == TASKS_CALL) {
+        scheduler_call(m, bytes, reply);
+        return;
+    }
+    if (e == OK) e = decode(bytes, &request);
     if (e != OK) {
         reply_send(reply, e, span_str(why.text[0] ? why.text : "the call is not understood"));
         return;

@@ -16,6 +16,9 @@ struct admin_request {
     uint64_t raft_id;        /* whom it is about; ADMIN_TRANSFER: 0 is whoever is most up to date */
     uint64_t leader;         /* who led when it was asked; stays with the asker */
 };
+/* Would a majority of the voters that are left without this one be reachable? ERR_PRECONDITION. */
+RESULT admin_quorum(const struct manager *manager, const struct replica_status *s, uint64_t without,
+                    bool force, struct why *why);
 RESULT admin_encode(const struct admin_request *r, struct buf *out);
 
 /* The answer to ADMIN_MEMBERS: u64 leader, u32 n, each u64 raft id, u8 role, u8 active, u64 match.

@@ -4,18 +4,24 @@
 #include "api/app.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "api/client_tls.h"
+#include "api/engine/engine.h"
+#include "api/etcd/caller.h"
+#include "api/etcd/health.h"
+#include "api/etcd/watch.h"
+#include "api/notify.h"
+#include "api/rpc/rpcs.h"
 #include "raft/loop.h"
 
 #define JOIN_AGAIN_MS 1000
+#define SAMPLE_MS     1000
 #define JOIN_TRIES    60
 #define GIVE_UP_MS    1000
 
@@ -24,24 +30,21 @@ struct app {
     uv_loop_t loop;
     struct log log;
     struct api api;
-    uv_signal_t term, interrupt;
+    struct compactor *compactor;
+    uv_signal_t term, interrupt, hangup;
+    uv_timer_t watchdog;         /* tells the service manager that the loop turns */
+    uv_timer_t sample;           /* looks at what is measured by looking */
+    struct client_tls_watch tls; /* the client port's files */
+    bool told;                   /* the service manager was told that we are ready */
     uv_timer_t timer; /* another attempt to join; then the end of patience when stopping */
     unsigned join_tries;
+    struct server *engine; /* of the Engine API; NULL once it is gone */
     bool stopping, manager_gone, server_gone;
-    bool listening; /* the client port is open */
-    enum err error; /* why it ends */
+    bool listening;        /* the client port is open */
+    bool engine_listening; /* the port of the Engine API is */
+    enum err error;        /* why it ends */
     struct why why;
 };
-
-RESULT app_harden(struct why *why) {
-    const struct rlimit none = {0, 0};
-    (void)umask(077);
-    (void)signal(SIGPIPE, SIG_IGN);
-    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 || setrlimit(RLIMIT_CORE, &none) != 0)
-        return fail_with(why, ERR_INTERNAL, "core dumps can't be switched off: %s",
-                         strerror(errno));
-    return OK;
-}
 
 /* Keys live in memory that can't be swapped out; how much of it there is shows only by trying. */
 static RESULT check_locked_memory(struct why *why) {
@@ -64,7 +67,7 @@ static RESULT check_locked_memory(struct why *why) {
 /* --- stopping ------------------------------------------------------------------------------- */
 
 static void maybe_gone(struct app *a) {
-    if (a->manager_gone && a->server_gone) uv_stop(&a->loop);
+    if (a->manager_gone && a->server_gone && !a->engine) uv_stop(&a->loop);
 }
 
 static void on_patience(uv_timer_t *timer) {
@@ -86,13 +89,23 @@ static void on_server_closed(void *ctx) {
     maybe_gone(a);
 }
 
+static void on_engine_closed(void *ctx) {
+    struct app *a = ctx;
+    a->engine = NULL;
+    maybe_gone(a);
+}
+
 static void stop(struct app *a, enum err e, const char *text) {
     if (a->stopping) return;
     a->stopping = true;
+    notify("STOPPING=1");
     a->error = e;
     (void)snprintf(a->why.text, sizeof a->why.text, "%s", text);
     (void)uv_timer_stop(&a->timer);
     api_stop(&a->api);
+    if (a->api.engine) engine_stop(a->api.engine);
+    compactor_stop(a->compactor);
+    if (a->engine) server_close(a->engine, on_engine_closed, a);
     if (a->api.server)
         server_close(a->api.server, on_server_closed, a);
     else
@@ -114,24 +127,11 @@ static void on_failed(void *ctx, enum err e, const char *text) { stop(ctx, e, te
 
 /* --- the client port ------------------------------------------------------------------------ */
 
-static RESULT make_context(const struct node_identity *self, struct tls_context **out,
-                           struct why *why) {
-    static const char *const alpn[] = {"http/1.1", NULL};
-    struct tls_config config = {.server = true,
-                                .verify = TLS_VERIFY_REQUIRED,
-                                .root_pem = buf_span(&self->root_pem),
-                                .cert_pem = buf_span(&self->cert_pem),
-                                .key_pem = self->key_pem,
-                                .alpn = alpn,
-                                .tls12 = true};
-    return tls_context_new(&config, out, why);
-}
-
 static RESULT open_port(struct app *a, struct why *why) {
     const struct node_identity *self = &a->api.manager->self;
     struct tls_context *tls = NULL;
-    if (!a->config->insecure) TRY(make_context(self, &tls, why));
-    server_credentials(a->api.server, tls, self->cluster_id);
+    if (!a->config->insecure) TRY(client_tls_context(&a->config->tls, self, &tls, why));
+    server_credentials(a->api.server, tls, a->config->tls.ca ? "" : self->cluster_id);
     if (a->listening || !self->client_listen[0]) return OK;
     TRY(server_listen_tcp(a->api.server, self->client_listen, a->config->insecure, why));
     a->listening = true;
@@ -140,18 +140,87 @@ static RESULT open_port(struct app *a, struct why *why) {
     return OK;
 }
 
+/* Always with the cluster's own root: who holds an administrator's certificate is its to say. */
+static RESULT open_engine_port(struct app *a, struct why *why) {
+    const struct node_identity *self = &a->api.manager->self;
+    const struct client_tls_config plain = {.cert = a->config->tls.cert, .key = a->config->tls.key};
+    struct tls_context *tls = NULL;
+    if (!a->config->engine[0]) return OK;
+    TRY(client_tls_context(&plain, self, &tls, why));
+    server_credentials(a->engine, tls, self->cluster_id);
+    if (a->engine_listening) return OK;
+    enum err e = server_listen_tcp(a->engine, a->config->engine, false, why);
+    if (e != OK) return fail_in(why, e, "--engine");
+    a->engine_listening = true;
+    log_event(&a->log, LOG_INFO, "api", "the Engine API is served on %s",
+              server_address(a->engine));
+    return OK;
+}
+
+/* Files that can't be used leave the port as it was. */
+static enum err reload(struct app *a, struct why *why) {
+    if (a->stopping || !a->api.manager || a->api.manager->state != MANAGER_RUNNING) return OK;
+    enum err e = open_port(a, why);
+    if (e == OK) e = open_engine_port(a, why);
+    if (e == OK)
+        log_event(&a->log, LOG_INFO, "api", "the client port's certificates were read again");
+    else
+        log_event(&a->log, LOG_ERROR, "api", "the client port's certificates stay as they were: %s",
+                  why->text);
+    return e;
+}
+
+static enum err api_reload(struct api *api, struct why *why) {
+    return reload((struct app *)((uint8_t *)api - offsetof(struct app, api)), why);
+}
+
+static void on_files_changed(void *ctx) {
+    struct why why = {0};
+    (void)reload(ctx, &why);
+}
+
+static void on_hangup(uv_signal_t *signal, int number) {
+    struct app *a = signal->data;
+    struct why why = {0};
+    (void)number;
+    notify_reloading();
+    (void)reload(a, &why);
+    notify("READY=1");
+}
+
+/* Ready: clients are served, or somebody else has to do something first. */
+static void tell_ready(struct app *a) {
+    enum manager_state state = a->api.manager->state;
+    char status[64];
+    (void)snprintf(status, sizeof status, "STATUS=%s", manager_state_name(state));
+    notify(status);
+    if (a->told || (state != MANAGER_RUNNING && state != MANAGER_WORKER && state != MANAGER_EMPTY &&
+                    state != MANAGER_LOCKED))
+        return;
+    a->told = true;
+    notify("READY=1");
+}
+
 static void on_changed(void *ctx) {
     struct app *a = ctx;
     struct why why = {0};
     if (!a->api.manager || a->stopping) return;
+    health_changed(&a->api);
     if (a->api.manager->state == MANAGER_RUNNING) {
-        enum err e = open_port(a, &why);
-        if (e != OK) stop(a, e, why.text);
+        enum err e = watches_start(&a->api);
+        if (e == OK) e = open_port(a, &why);
+        if (e == OK) e = open_engine_port(a, &why);
+        if (e == OK)
+            tell_ready(a);
+        else
+            stop(a, e, why.text);
         return;
     }
+    if (a->told) tell_ready(a);
     api_stop(&a->api);
     if (a->listening) server_close_tcp(a->api.server);
-    a->listening = false;
+    if (a->engine_listening) server_close_tcp(a->engine);
+    a->listening = a->engine_listening = false;
 }
 
 static void on_led(void *ctx) {
@@ -159,10 +228,22 @@ static void on_led(void *ctx) {
     if (a->api.manager) api_led(&a->api);
 }
 
+static void on_rows(void *ctx, const struct row *before, const struct row *after) {
+    const struct app *a = ctx;
+    if (a->api.engine) engine_row_changed(a->api.engine, before, after);
+}
+
 static bool is_member(void *ctx, const char *node_id) {
     const struct api *api = ctx;
     return api->manager && api->manager->store &&
            cluster_node_by_id(store_cluster(api->manager->store), node_id);
+}
+
+/* A manager's certificate does not open the Engine API: its node has other ways. */
+static bool is_nobody(void *ctx, const char *node_id) {
+    (void)ctx;
+    (void)node_id;
+    return false;
 }
 
 /* --- init and join from the command line ---------------------------------------------------- */
@@ -246,6 +327,8 @@ static RESULT begin(struct app *a, struct why *why) {
         return OK;
     }
     if (wanted) TRY(check_port(m->config.client, why));
+    if (a->config->init && a->config->ca_chain.size > 0)
+        TRY(manager_own_ca(m, buf_span(&a->config->ca_chain), a->config->ca_key, why));
     if (a->config->init) return manager_init(m, a->config->autolock, on_founded, a, why);
     if (a->config->join[0])
         return manager_join(m, a->config->join, a->config->token, on_joined, a, why);
@@ -260,13 +343,32 @@ static RESULT begin(struct app *a, struct why *why) {
 static RESULT open_server(struct app *a, struct why *why) {
     struct server_config config = {.loop = &a->loop,
                                    .log = &a->log,
-                                   .routes = api_routes,
+                                   .rpc = &rpc_route,
                                    .ctx = &a->api,
-                                   .is_member = is_member};
+                                   .is_member = is_member,
+                                   .io_loops = a->config->io_loops};
     char path[4096];
+    TRY(callers_new(&a->loop, &a->api.callers));
+    TRY(rpcs_new(&a->api, &a->loop, api_services, api_routes, &a->api.rpcs));
+    config.routes = rpcs_routes(a->api.rpcs);
     TRY(server_new(&config, &a->api.server, why));
     (void)snprintf(path, sizeof path, "%s/conclave.sock", a->config->manager.data);
     return server_listen_unix(a->api.server, path, why);
+}
+
+static RESULT open_engine(struct app *a, struct why *why) {
+    const struct server_config config = {.loop = &a->loop,
+                                         .log = &a->log,
+                                         .routes = engine_no_routes,
+                                         .find = engine_find,
+                                         .ctx = &a->api,
+                                         .is_member = is_nobody};
+    char path[4096];
+    TRY(engine_new(&a->api, &a->loop, a->config->peer_given ? a->config->manager.peer : "",
+                   a->config->manager.advertise));
+    TRY(server_new(&config, &a->engine, why));
+    (void)snprintf(path, sizeof path, "%s/engine.sock", a->config->manager.data);
+    return server_listen_unix(a->engine, path, why);
 }
 
 static RESULT open_all(struct app *a, struct why *why) {
@@ -276,20 +378,45 @@ static RESULT open_all(struct app *a, struct why *why) {
     config.ctx = a;
     config.changed = on_changed;
     config.led = on_led;
+    config.rows = on_rows;
     config.failed = on_failed;
     TRY(manager_new(&config, &a->api.manager, why));
-    TRY(open_server(a, why)); /* after the directory is locked: the socket there is ours */
+    TRY(compactor_new(&a->config->compact, &a->compactor));
+    compactor_start(a->compactor, a->api.manager);
+    TRY(open_server(a, why)); /* after the directory is locked: the sockets there are ours */
+    TRY(open_engine(a, why));
     TRY(manager_open(a->api.manager, why));
-    return begin(a, why);
+    TRY(begin(a, why));
+    tell_ready(a);
+    return OK;
+}
+
+static void on_sample(uv_timer_t *timer) {
+    struct app *a = timer->data;
+    api_sample(&a->api);
+}
+
+static void on_watchdog(uv_timer_t *timer) {
+    (void)timer;
+    notify("WATCHDOG=1");
 }
 
 static void start_signals(struct app *a) {
     (void)uv_signal_init(&a->loop, &a->term);
     (void)uv_signal_init(&a->loop, &a->interrupt);
+    (void)uv_signal_init(&a->loop, &a->hangup);
+    (void)uv_timer_init(&a->loop, &a->watchdog);
+    (void)uv_timer_init(&a->loop, &a->sample);
+    a->sample.data = a;
+    (void)uv_timer_start(&a->sample, on_sample, SAMPLE_MS, SAMPLE_MS);
     (void)uv_timer_init(&a->loop, &a->timer);
-    a->term.data = a->interrupt.data = a->timer.data = a;
+    a->term.data = a->interrupt.data = a->hangup.data = a->timer.data = a;
     (void)uv_signal_start(&a->term, on_signal, SIGTERM);
     (void)uv_signal_start(&a->interrupt, on_signal, SIGINT);
+    (void)uv_signal_start(&a->hangup, on_hangup, SIGHUP);
+    uint64_t beat_ms = notify_watchdog_ms();
+    if (beat_ms > 0) (void)uv_timer_start(&a->watchdog, on_watchdog, 0, beat_ms);
+    client_tls_watch(&a->tls, &a->loop, &a->config->tls, on_files_changed, a);
 }
 
 RESULT app_run(const struct app_config *config, struct why *why) {
@@ -299,12 +426,19 @@ RESULT app_run(const struct app_config *config, struct why *why) {
     TRY(check_locked_memory(why));
     a->config = config;
     log_open(&a->log, STDERR_FILENO, config->level);
+    if (config->log_format != LOG_AS_FITS) a->log.json = config->log_format == LOG_AS_JSON;
+    a->api.reload = api_reload;
+    a->api.started_s = (int64_t)time(NULL);
     a->api.log = &a->log;
+    a->api.quota = config->quota;
+    a->api.progress_ms = config->progress_ms;
+    a->api.insecure = config->insecure;
     if (uv_loop_init(&a->loop) != 0) return fail_with(why, ERR_NOMEM, "no event loop");
     start_signals(a);
     enum err e = open_all(a, why);
     if (e != OK) stop(a, e, why->text);
     (void)uv_run(&a->loop, UV_RUN_DEFAULT);
+    if (a->api.server && !a->server_gone) server_abandon(a->api.server);
     if (a->error != OK) (void)fail_with(why, a->error, "%s", a->why.text);
     return a->error;
 }

@@ -47,6 +47,11 @@ RESULT backup_key_parse(const char *text, struct secret **out, struct why *why) 
     return e;
 }
 
+RESULT backup_cluster_key(const struct cluster *c, struct secret **out) {
+    if (!c->join_key) return ERR_BUSY;
+    return secret_derive(c->join_key, "cluster's backups", span_of(NULL, 0), out);
+}
+
 /* --- sealing -------------------------------------------------------------------------------- */
 
 /* What both directions have. */
@@ -172,9 +177,10 @@ void backup_writer_free(struct backup_writer *w) {
 
 struct reader {
     struct records records;
-    const char *name; /* of the file, for errors */
-    uint64_t at;      /* bytes read */
-    uint64_t bytes;   /* of the state */
+    const char *name;             /* of the file, for errors */
+    uint64_t at;                  /* bytes read */
+    crypto_hash_sha256_state sum; /* of them */
+    uint64_t bytes;               /* of the state */
     uint8_t sealed[SEALED_MAX];
     uint8_t plain[BACKUP_CHUNK];
     uint8_t raw[BACKUP_CHUNK];
@@ -183,6 +189,7 @@ struct reader {
 static RESULT get_bytes(struct reader *r, void *at, size_t size, struct why *why) {
     size_t got = fread(at, 1, size, r->records.file);
     r->at += got;
+    (void)crypto_hash_sha256_update(&r->sum, at, got);
     if (got == size) return OK;
     if (ferror(r->records.file)) return fail_with(why, ERR_IO, "%s: %s", r->name, strerror(errno));
     return fail_with(why, ERR_CORRUPT, "%s: it ends at byte %llu, within a record", r->name,
@@ -242,9 +249,25 @@ static RESULT read_head(struct reader *r, struct backup_head *head, struct why *
     return last ? damaged(r, HEADER_SIZE, why) : cursor_end(&c);
 }
 
+/* What an etcd client has put behind it. */
+static bool good_trailer(struct reader *r) {
+    uint8_t zeros[BACKUP_PADDING] = {0}, padding[BACKUP_PADDING];
+    uint8_t sum[crypto_hash_sha256_BYTES], found[crypto_hash_sha256_BYTES];
+    size_t size = (BACKUP_PADDING - r->at % BACKUP_PADDING) % BACKUP_PADDING;
+    if (get_bytes(r, padding, size, NULL) != OK || memcmp(padding, zeros, size) != 0) return false;
+    (void)crypto_hash_sha256_final(&r->sum, sum);
+    return fread(found, 1, sizeof found, r->records.file) == sizeof found &&
+           memcmp(sum, found, sizeof sum) == 0 && fgetc(r->records.file) == EOF;
+}
+
+static bool at_end(struct reader *r) {
+    int next = fgetc(r->records.file);
+    return next == EOF || (ungetc(next, r->records.file) == next && good_trailer(r));
+}
+
 static RESULT read_end(struct reader *r, struct span record, struct why *why) {
     bool good = record.size == 16 && get_u64(record.at) == r->records.number - 1 &&
-                get_u64(record.at + 8) == r->bytes && fgetc(r->records.file) == EOF;
+                get_u64(record.at + 8) == r->bytes && at_end(r);
     return good ? OK : fail_with(why, ERR_CORRUPT, "%s: its end does not fit its records", r->name);
 }
 
@@ -276,6 +299,7 @@ RESULT backup_read(FILE *file, const char *name, const struct secret *key, struc
     if (!r) return fail_with(why, ERR_NOMEM, "no memory for the backup");
     r->records.file = file;
     r->name = name;
+    (void)crypto_hash_sha256_init(&r->sum);
     enum err e = read_all(r, key, head, each, ctx, why);
     if (r->records.sealer) sealer_free(r->records.sealer);
     sodium_memzero(r, sizeof *r);

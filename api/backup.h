@@ -12,6 +12,8 @@
  *   record 0:    u32 version (1), i64 UTC seconds, 32 bytes state hash, u64 revision, u64 index
  *   then:        the state as the machine serialises it, up to BACKUP_CHUNK bytes each
  *   the last:    u64 number of records before it, u64 bytes of the state
+ * Then nothing, or, in a file that an etcd client has saved (api/etcd/snapshot.c), zeros up to a
+ * multiple of BACKUP_PADDING and the SHA-256 of all before it.
  *
  * The key as text: "CCLBAK-1-" + 43 characters of unpadded standard base64 of 32 bytes. */
 #ifndef CONCLAVE_BACKUP_H
@@ -22,12 +24,18 @@
 #include "crypto/limits.h"
 #include "crypto/secret.h"
 #include "raft/snapshot.h"
+#include "store/cluster.h"
 
 #define BACKUP_KEY_TEXT 53 /* with the NUL */
 #define BACKUP_CHUNK    (256 * KIB)
+#define BACKUP_PADDING  512 /* etcd's clients take its remainder of 32 for the sum's being there */
 
 RESULT backup_key_format(const struct secret *key, char out[BACKUP_KEY_TEXT]);
 RESULT backup_key_parse(const char *text, struct secret **out, struct why *why);
+/* The key of what etcd's clients save, who can't be given one: it follows from a key that the
+ * cluster has for its whole life, and whoever may administer the cluster can ask for it (conclave
+ * backup-key). ERR_BUSY: the cluster is being founded. */
+RESULT backup_cluster_key(const struct cluster *c, struct secret **out);
 
 struct backup_head {
     int64_t time_s;                /* when it was made */

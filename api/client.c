@@ -4,6 +4,7 @@
 #include "api/client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
@@ -108,7 +109,12 @@ static RESULT connect_unix(struct client *c, struct why *why) {
     memcpy(at.sun_path, c->config.socket_path, size);
     c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (c->fd < 0) return lost(c, strerror(errno), why);
-    if (connect(c->fd, (const struct sockaddr *)&at, sizeof at) == 0) return OK;
+    if (connect(c->fd, (const struct sockaddr *)&at, sizeof at) == 0) {
+        int flags = fcntl(c->fd, F_GETFL); /* from here on the deadline bounds all waiting */
+        return flags >= 0 && fcntl(c->fd, F_SETFL, flags | O_NONBLOCK) == 0
+                   ? OK
+                   : lost(c, strerror(errno), why);
+    }
     if (errno == ENOENT || errno == ECONNREFUSED)
         return fail_with(
             why, ERR_UNREACHABLE,
@@ -153,7 +159,7 @@ static RESULT shake_hands(struct client *c, struct why *why) {
 
 static RESULT connect_it(struct client *c, struct why *why) {
     if (c->fd >= 0) return OK;
-    c->in = buf_new(ANSWER_MAX);
+    c->in = buf_new_wiped(ANSWER_MAX); /* a value may come this way */
     enum err e = c->config.socket_path ? connect_unix(c, why) : connect_tcp(c, why);
     if (e == OK && c->context) e = shake_hands(c, why);
     if (e != OK) disconnect(c);
@@ -165,7 +171,9 @@ static RESULT connect_it(struct client *c, struct why *why) {
 static RESULT send_request(struct client *c, const struct client_request *r, struct why *why) {
     static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "DELETE"};
     struct buf head = buf_new(8 * KIB);
-    enum err e = buf_format(&head, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %zu\r\n%s\r\n",
+    enum err e = buf_format(&head,
+                            "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: conclave/" CONCLAVE_VERSION
+                            "\r\nContent-Length: %zu\r\n%s\r\n",
                             methods[r->method], r->path,
                             c->config.socket_path ? "localhost" : c->config.endpoint, r->body.size,
                             r->headers ? r->headers : "");
@@ -218,7 +226,7 @@ static RESULT read_plain(struct client *c, const struct http_head *head, struct 
 static RESULT read_chunked(struct client *c, const struct client_request *r, struct buf *answer,
                            struct why *why) {
     struct http_chunks chunks = {0};
-    struct buf piece = buf_new(ANSWER_MAX);
+    struct buf piece = buf_new_wiped(ANSWER_MAX);
     bool done = false, open = true;
     enum err e = OK;
     while (e == OK && !done) {
@@ -259,7 +267,8 @@ static RESULT exchange(struct client *c, const struct client_request *r, struct 
     TRY(connect_it(c, why));
     TRY(send_request(c, r, why));
     TRY(read_head(c, &head, why));
-    bool good = head.status / 100 == 2;
+    bool good = head.status / 100 == 2 || r->status;
+    if (r->status) *r->status = head.status;
     struct buf refusal = buf_new(ANSWER_MAX); /* or an answer that nobody wants */
     struct buf *body = good && answer ? answer : &refusal;
     struct client_request plain = *r;
@@ -302,14 +311,26 @@ static RESULT read_pem(const char *path, struct buf *out, struct why *why) {
     return good ? OK : fail_with(why, ERR_INVALID, "%s: not a PEM file", path);
 }
 
+static const char *const alpn[] = {"http/1.1", NULL};
+
+static RESULT make_foreign(struct client *c, struct why *why) {
+    struct tls_config config = {.verify = TLS_VERIFY_REQUIRED,
+                                .root_pem = c->config.root_pem,
+                                .cert_pem = c->config.cert_pem,
+                                .key_pem = c->config.key_pem,
+                                .alpn = alpn,
+                                .tls12 = true,
+                                .foreign_root = true};
+    return tls_context_new(&config, &c->context, why);
+}
+
 static RESULT make_context(struct client *c, struct why *why) {
-    static const char *const alpn[] = {"http/1.1", NULL};
     struct buf root = buf_new(PEM_MAX), cert = buf_new(PEM_MAX), key = buf_new(PEM_MAX);
     struct secret *secret = NULL;
     enum err e = read_pem(c->config.cacert, &root, why);
-    if (e == OK) e = read_pem(c->config.cert, &cert, why);
-    if (e == OK) e = read_pem(c->config.key, &key, why);
-    if (e == OK) e = secret_new(key.at, key.size, &secret);
+    if (e == OK && c->config.cert) e = read_pem(c->config.cert, &cert, why);
+    if (e == OK && c->config.cert) e = read_pem(c->config.key, &key, why);
+    if (e == OK && c->config.cert) e = secret_new(key.at, key.size, &secret);
     struct tls_config config = {.verify = TLS_VERIFY_REQUIRED,
                                 .root_pem = buf_span(&root),
                                 .cert_pem = buf_span(&cert),
@@ -331,7 +352,10 @@ RESULT client_open(const struct client_config *config, struct client **out, stru
     clock_real(&c->clock);
     enum err e = OK;
     if (!config->socket_path) e = address_split(config->endpoint, &c->address, why);
-    if (e == OK && !config->socket_path && config->cacert) e = make_context(c, why);
+    if (e == OK && config->root_pem.size > 0)
+        e = make_foreign(c, why);
+    else if (e == OK && !config->socket_path && config->cacert)
+        e = make_context(c, why);
     if (e != OK)
         client_close(c);
     else

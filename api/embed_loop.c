@@ -334,8 +334,8 @@ static void set_env(struct embed *e) {
 
 static RESULT open_replica(struct embed *e, struct why *why) {
     struct ccl_db *db = e->db;
-    TRY(exec_real_start(&e->loop, "ccl-log", &e->log_exec, why));
-    TRY(exec_real_start(&e->loop, "ccl-snapshot", &e->snapshot_exec, why));
+    TRY(exec_real_start(&e->loop, "ccl-log", 0, &e->log_exec, why));
+    TRY(exec_real_start(&e->loop, "ccl-snapshot", EXEC_NICE, &e->snapshot_exec, why));
     set_env(e);
     if (db->bootstrap) TRY(replica_bootstrap(&e->env, &db->config, why));
     TRY(replica_open(&e->env, &db->config, &e->replica, why));

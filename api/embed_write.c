@@ -79,8 +79,8 @@ static void fill_put(struct command *c, struct span key, struct span value,
 static void fill_delete(struct command *c, struct span key, struct span end,
                         const struct ccl_write_options *o) {
     c->op = OP_DELETE;
-    c->del.key = key;
-    c->del.end = end;
+    c->del.in.key = key;
+    c->del.in.end = end;
     c->del.mod_revision = o->mod_revision;
 }
 
@@ -121,10 +121,14 @@ int ccl_del(struct ccl_db *db, const void *key, size_t key_size,
 int ccl_del_range(struct ccl_db *db, const void *from, size_t from_size, const void *end,
                   size_t end_size, const struct ccl_write_options *options,
                   struct ccl_written *written, struct ccl_error *error) {
-    /* No lower bound: from the first possible key; no upper bound would be a single key. */
+    /* No lower bound: from the first possible key; no upper bound would be a single key. An end of
+     * one zero byte, below which there is no key, would be no end at all. */
     struct span first = from_size != 0 ? span_of(from, from_size) : span_of("", 1);
+    struct span behind = span_of(end, end_size);
     if (end_size == 0) return embed_error(error, ERR_INVALID, "a range has an end");
-    return delete_keys(db, first, span_of(end, end_size), options, written, error);
+    if (given(end, end_size) && span_equal(behind, span_of("", 1)))
+        first = behind = span_of("\1", 1);
+    return delete_keys(db, first, behind, options, written, error);
 }
 
 /* --- transactions --- */

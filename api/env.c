@@ -1,7 +1,14 @@
 /* The replica's world on a libuv loop. Waking sets a flag; the check handle, which libuv calls
  * after every poll, runs the turn, so that all requests and frames of one poll become one entry.
  * While a turn is due an idle handle keeps the loop from sleeping. */
-#include "api/manager.h"
+#include "api/manager_parts.h"
+#include "api/node/roles.h"
+#include "api/node/sessions.h"
+#include "api/secret/audit.h"
+#include "api/secret/vault.h"
+#include "api/service/assign.h"
+#include "api/service/scheduler.h"
+#include "api/task/runner.h"
 
 #include <stddef.h>
 
@@ -30,22 +37,55 @@ static void env_wake(void *ctx) {
     (void)uv_idle_start(&m->idle, on_idle);
 }
 
+void manager_chore(struct manager *m, struct chore *j) {
+    j->next = m->chores;
+    m->chores = j;
+    (void)uv_idle_start(&m->idle, on_idle);
+}
+
+static void step_chores(struct manager *m) {
+    struct chore *all = m->chores, *next;
+    m->chores = NULL;
+    for (struct chore *j = all; j; j = next) {
+        next = j->next;
+        if (j->step(j)) manager_chore(m, j);
+    }
+}
+
+#define STACK_WIPED (256 * KIB) /* deeper than a turn goes */
+
+void manager_wipe_stack(struct manager *m) { m->stack_wiped = true; }
+
 static void on_check(uv_check_t *check) {
     struct manager *m = check->data;
+    (void)uv_idle_stop(&m->idle);
     if (m->turn) {
+        leases_step(m);
         m->turn = false;
-        (void)uv_idle_stop(&m->idle);
         if (m->replica) replica_turn(m->replica);
     }
+    step_chores(m);
+    if (m->store && store_work(m->store)) (void)uv_idle_start(&m->idle, on_idle);
     if (m->ops && m->state == MANAGER_RUNNING) {
         m->ops = false;
+        sessions_step(m);
         admit_step(m);
         admin_step(m);
+        nodes_step(m);
+        roles_step(m);
+        vault_step(m);
+        scheduler_step(m);
+        assign_step(m);
     }
+    if (m->agent.due) agent_step(m);
+    if (m->runner) runner_step(m);
     if (m->dirty && m->state == MANAGER_RUNNING) {
         m->dirty = false;
         table_follow(m);
     }
+    if (m->stack_wiped) sodium_stackzero(STACK_WIPED);
+    if (m->stack_wiped) secret_wipe_registers();
+    m->stack_wiped = false;
 }
 
 static void on_timer(uv_timer_t *timer) {
@@ -73,6 +113,7 @@ static const char *name_of(const struct manager *m, uint64_t raft_id) {
 static void env_leader(void *ctx, uint64_t term, uint64_t leader) {
     struct manager *m = ctx;
     m->leader = leader;
+    m->term = term;
     m->led_since_ms = m->clock.now_ms(&m->clock);
     if (leader != 0)
         log_event(m->config.log, LOG_INFO, "raft", "%s leads (term %llu)", name_of(m, leader),
@@ -83,6 +124,10 @@ static void env_leader(void *ctx, uint64_t term, uint64_t leader) {
     m->dirty = true;
     env_wake(m);
     admin_leader(m);
+    roles_led(m);
+    vault_led(m);
+    scheduler_led(m);
+    leases_led(m);
     if (m->config.led) m->config.led(m->config.ctx);
     if (m->state == MANAGER_STOPPING && leader != 0 && leader != m->self.raft_id &&
         uv_is_active((uv_handle_t *)&m->beat))
@@ -121,8 +166,11 @@ static struct machine *inner(struct machine *machine) {
 
 static RESULT watch_apply(struct machine *machine, uint64_t index, struct span command,
                           struct buf *result, struct why *why) {
-    if (command.size > 0 && command.at[0] >= OP_CLUSTER) env_members(manager_of(machine));
-    return inner(machine)->apply(inner(machine), index, command, result, why);
+    uint8_t op = command.size > 0 ? command.at[0] : 0;
+    if (op >= OP_CLUSTER) env_members(manager_of(machine));
+    TRY(inner(machine)->apply(inner(machine), index, command, result, why));
+    if (op == OP_LEASE_GRANT || op == OP_LEASE_REVOKE) leases_applied(manager_of(machine), command);
+    return OK;
 }
 
 static void watch_applied(struct machine *machine, uint64_t index) {
@@ -154,6 +202,12 @@ static void watch_machine(struct manager *m) {
 RESULT manager_store_open(struct manager *m, struct why *why) {
     if (store_new(&m->store) != OK) return fail_with(why, ERR_NOMEM, "no memory for the store");
     watch_machine(m);
+    if (leases_open(m) != OK) return fail_with(why, ERR_NOMEM, "no memory for the leases");
+    if (sessions_open(m) != OK || roles_open(m) != OK)
+        return fail_with(why, ERR_NOMEM, "no memory for the nodes");
+    if (vault_open(m) != OK || scheduler_open(m) != OK || assign_open(m) != OK ||
+        audits_open(m) != OK)
+        return fail_with(why, ERR_NOMEM, "no memory for the services");
     return OK;
 }
 
@@ -200,6 +254,8 @@ RESULT manager_peers_open(struct manager *m, struct why *why) {
         .connected = on_connected,
         .moved = on_moved,
         .join = admit_request,
+        .is_member = sessions_is_member,
+        .node = &sessions_events,
         .log = on_peers_log,
     };
     (void)snprintf(config.address, ADDRESS_MAX, "%s", self->peer_listen);
@@ -241,8 +297,10 @@ void manager_env(struct manager *m) {
     (void)uv_check_init(m->config.loop, &m->check);
     (void)uv_timer_init(m->config.loop, &m->timer);
     (void)uv_timer_init(m->config.loop, &m->beat);
+    (void)uv_timer_init(m->config.loop, &m->leases.timer);
     m->idle.data = m->check.data = m->timer.data = m->beat.data = m;
-    m->handles = 4;
+    m->leases.timer.data = m;
+    m->handles = 5;
     (void)uv_check_start(&m->check, on_check);
 }
 
@@ -256,4 +314,5 @@ void manager_env_close(struct manager *m) {
     uv_close((uv_handle_t *)&m->check, on_handle_closed);
     uv_close((uv_handle_t *)&m->timer, on_handle_closed);
     uv_close((uv_handle_t *)&m->beat, on_handle_closed);
+    uv_close((uv_handle_t *)&m->leases.timer, on_handle_closed);
 }

@@ -1,6 +1,7 @@
 /* See json.h. Base64 is libsodium's, which takes the same time for all data. */
 #include "api/json.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -41,11 +42,7 @@ void jout_close(struct jout *j, char bracket) {
     add(j, &bracket, 1);
 }
 
-void jout_key(struct jout *j, const char *key) {
-    jout_text(j, span_str(key));
-    add(j, ":", 1);
-    j->keyed = true;
-}
+void jout_key(struct jout *j, const char *key) { jout_key_span(j, span_str(key)); }
 
 /* Bytes of the UTF-8 character at `at`, 0 when it is none (RFC 3629: shortest form, no surrogates).
  */
@@ -169,6 +166,12 @@ void jout_put_hex(struct jout *j, const char *key, struct span bytes) {
     add(j, "\"", 1);
 }
 
+void jout_key_span(struct jout *j, struct span key) {
+    jout_text(j, key);
+    add(j, ":", 1);
+    j->keyed = true;
+}
+
 RESULT jin_parse(struct span text, json_t **out, struct why *why) {
     if (text.size == 0) {
         *out = json_object();
@@ -232,14 +235,11 @@ RESULT jin_u64(const json_t *object, const char *key, uint64_t *out, struct why 
         return OK;
     }
     const char *text = json_is_string(value) ? json_string_value(value) : "";
-    uint64_t number = 0;
-    if (text[0] == 0 || strlen(text) > 18)
+    size_t size = strlen(text);
+    errno = 0;
+    unsigned long long number = strtoull(text, NULL, 10);
+    if (size == 0 || strspn(text, "0123456789") != size || errno == ERANGE)
         return fail_with(why, ERR_INVALID, "field %s is no number", key);
-    for (const char *at = text; *at; at++) {
-        if (*at < '0' || *at > '9')
-            return fail_with(why, ERR_INVALID, "field %s is no number", key);
-        number = number * 10 + (uint64_t)(*at - '0');
-    }
     *out = number;
     return OK;
 }

@@ -9,7 +9,7 @@
 
 #include "crypto/base.h"
 
-#define JOUT_DEPTH_MAX 16
+#define JOUT_DEPTH_MAX 128
 
 struct jout {
     struct buf *out;           /* the caller's */
@@ -24,6 +24,7 @@ RESULT jout_end(struct jout *j);               /* ERR_INTERNAL when something is
 void jout_open(struct jout *j, char bracket);  /* '{' or '[' */
 void jout_close(struct jout *j, char bracket); /* '}' or ']' */
 void jout_key(struct jout *j, const char *key);
+void jout_key_span(struct jout *j, struct span key);
 void jout_text(struct jout *j, struct span text);
 void jout_base64(struct jout *j, struct span bytes); /* standard, padded */
 void jout_number(struct jout *j, uint64_t value);

@@ -1,19 +1,30 @@
 /* The manager's life: opening what lies in the directory, starting and stopping what runs. Stopping
  * goes down one step at a time, each waiting for the one before: replica (so nothing new is
  * written), peers, the two execs. */
-#include "api/manager.h"
+#include "api/manager_parts.h"
 
-#include "api/directory.h"
+#include "api/ca/authority.h"
+#include "api/node/admit.h"
+#include "api/node/ask.h"
+#include "api/node/directory.h"
+#include "api/node/roles.h"
+#include "api/node/sessions.h"
+#include "api/secret/audit.h"
+#include "api/secret/vault.h"
+#include "api/service/assign.h"
+#include "api/service/scheduler.h"
+#include "api/task/runner.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "raft/loop.h"
 
 #define HANDOVER_MS 1000 /* how long a clean stop waits for another leader */
 
 const char *manager_state_name(enum manager_state s) {
-    static const char *const names[] = {"empty",   "joining",  "locked", "running",
-                                        "leaving", "stopping", "failed"};
+    static const char *const names[] = {"empty",  "joining", "locked",   "running",
+                                        "worker", "leaving", "stopping", "failed"};
     return names[s];
 }
 
@@ -22,6 +33,14 @@ void manager_set_state(struct manager *m, enum manager_state s) {
     log_event(m->config.log, LOG_INFO, "node", "%s", manager_state_name(s));
     m->state = s;
     m->config.changed(m->config.ctx);
+}
+
+void manager_fail(struct manager *m, enum err e, const char *text) {
+    m->error = e;
+    if (text != m->reason) (void)snprintf(m->reason, sizeof m->reason, "%s", text);
+    log_event(m->config.log, LOG_ERROR, "node", "%s", m->reason);
+    manager_set_state(m, MANAGER_FAILED);
+    m->config.failed(m->config.ctx, e, m->reason);
 }
 
 void manager_finish(struct manager *m, enum err e, const char *text) {
@@ -39,6 +58,7 @@ RESULT manager_ready(const struct manager *m, struct why *why) {
                          "`conclave join` joins one");
     case MANAGER_JOINING: return fail_with(why, ERR_BUSY, "this node is joining a cluster");
     case MANAGER_LOCKED: return fail_with(why, ERR_LOCKED, "%s", m->reason);
+    case MANAGER_WORKER: return fail_with(why, ERR_NOT_MANAGER, "%s", err_text(ERR_NOT_MANAGER));
     case MANAGER_LEAVING:
         return fail_with(why, ERR_PRECONDITION, "this node is leaving its cluster");
     case MANAGER_STOPPING: return fail_with(why, ERR_CLOSED, "this node is stopping");
@@ -75,9 +95,11 @@ static void on_proposed(struct proposal *p, enum err e, uint64_t index, struct s
 RESULT manager_write(struct manager *m, struct write *w) {
     struct why why;
     enum err e = manager_ready(m, &why);
-    uint64_t deadline = w->proposal.deadline_ms;
-    w->proposal = (struct proposal){
-        .command = buf_span(&w->command), .done = on_proposed, .ctx = w, .deadline_ms = deadline};
+    w->proposal = (struct proposal){.command = buf_span(&w->command),
+                                    .done = on_proposed,
+                                    .ctx = w,
+                                    .deadline_ms = w->proposal.deadline_ms,
+                                    .here = w->proposal.here};
     if (e == OK) e = replica_propose(m->replica, &w->proposal);
     if (e != OK) buf_wipe(&w->command);
     return e;
@@ -116,7 +138,7 @@ static RESULT go_on(struct manager *m, struct why *why) {
     }
     TRY(e);
     if (merge_config(m) != OK) return fail_with(why, ERR_IO, "the keyring can't be written");
-    return manager_start(m, why);
+    return m->self.role == NODE_WORKER ? worker_start(m, why) : manager_start(m, why);
 }
 
 static RESULT note_unlock_key(struct manager *m, const struct kek *kek) {
@@ -137,9 +159,26 @@ static RESULT open_keyring(struct manager *m, enum kek_kind kind, struct why *wh
         manager_set_state(m, MANAGER_LOCKED);
         return OK;
     }
-    TRY(keyring_open(m->disk, kek, &m->keys, why));
+    enum err e = keyring_open(m->disk, kek, &m->keys, why);
+    if (e == ERR_WRONG_KEY && m->config.kek_offered) {
+        m->keys = NULL;
+        (void)snprintf(m->reason, sizeof m->reason,
+                       "this node is locked; the key that was offered is not its own; it needs %s",
+                       wants[kind]);
+        manager_set_state(m, MANAGER_LOCKED);
+        return OK;
+    }
+    TRY(e);
     TRY(note_unlock_key(m, &kek));
     return go_on(m, why);
+}
+
+/* A wrong key: counted, and told to the log with those that were refused unseen. */
+static void unlock_failed(struct manager *m, uint64_t now_ms, uint64_t refused) {
+    throttle_wrong(&m->unlocking, now_ms);
+    log_event(m->config.log, LOG_WARNING, "keys",
+              "a wrong key was tried (%llu so far; %llu refused unseen before it)",
+              (unsigned long long)m->unlocking.total, (unsigned long long)refused);
 }
 
 RESULT manager_unlock(struct manager *m, const struct secret *key, enum kek_kind kind,
@@ -147,19 +186,32 @@ RESULT manager_unlock(struct manager *m, const struct secret *key, enum kek_kind
     if (m->state != MANAGER_LOCKED)
         return fail_with(why, ERR_PRECONDITION, "this node is not locked");
     struct kek kek = {.kind = kind, .key = key};
+    uint64_t now_ms = m->clock.now_ms(&m->clock), refused = m->unlocking.refused;
+    TRY(throttle_ask(&m->unlocking, now_ms, why));
     enum err e = keyring_open(m->disk, kek, &m->keys, why);
     if (e != OK) {
         m->keys = NULL;
+        if (e == ERR_WRONG_KEY) unlock_failed(m, now_ms, refused);
         return e;
     }
+    throttle_right(&m->unlocking);
     e = note_unlock_key(m, &kek);
     if (e == OK) e = go_on(m, why);
-    if (e == OK) return OK;
-    m->error = e;
-    (void)snprintf(m->reason, sizeof m->reason, "%s", why->text);
-    manager_set_state(m, MANAGER_FAILED);
-    m->config.failed(m->config.ctx, e, m->reason);
+    if (e != OK) manager_fail(m, e, why->text);
     return e;
+}
+
+RESULT manager_rekey(struct manager *m, struct kek kek, struct why *why) {
+    struct secret *copy = NULL;
+    enum err e = kek.kind == KEK_UNLOCK_KEY ? secret_copy(kek.key, &copy) : OK;
+    if (e == OK) e = keyring_rekey(m->keys, kek, why);
+    if (e != OK) {
+        secret_free(copy);
+        return e;
+    }
+    secret_free(m->unlock_key);
+    m->unlock_key = copy;
+    return OK;
 }
 
 RESULT manager_new(const struct manager_config *config, struct manager **out, struct why *why) {
@@ -170,7 +222,11 @@ RESULT manager_new(const struct manager_config *config, struct manager **out, st
     clock_real(&m->clock);
     identity_init(&m->self);
     manager_env(m);
-    return disk_real_open(config->data, &m->disk, why);
+    struct disk *disk = NULL;
+    enum err e = disk_real_open(config->data, &disk, why);
+    if (e == OK) e = timed_disk_open(disk, &m->disk_times, &m->disk);
+    if (e != OK && disk != NULL) disk_real_close(disk);
+    return e;
 }
 
 RESULT manager_open(struct manager *m, struct why *why) {
@@ -209,8 +265,8 @@ static RESULT found_log(struct manager *m, struct why *why) {
 }
 
 RESULT manager_start(struct manager *m, struct why *why) {
-    TRY(exec_real_start(m->config.loop, "log", &m->log_exec, why));
-    TRY(exec_real_start(m->config.loop, "snapshot", &m->snapshot_exec, why));
+    TRY(exec_real_start(m->config.loop, "log", 0, &m->log_exec, why));
+    TRY(exec_real_start(m->config.loop, "snapshot", EXEC_NICE, &m->snapshot_exec, why));
     TRY(manager_store_open(m, why));
     m->env.disk = m->disk;
     m->env.keys = m->keys;
@@ -218,16 +274,17 @@ RESULT manager_start(struct manager *m, struct why *why) {
     m->env.snapshot_exec = m->snapshot_exec;
     own_config(m);
     TRY(found_log(m, why));
-    manager_renew_first(m);
     if (!m->config.alone) TRY(manager_peers_open(m, why));
     TRY(replica_open(&m->env, &m->raft, &m->replica, why));
     log_event(m->config.log, LOG_INFO, "node", "%s (id %s, member %llu) of cluster %s",
               m->self.name, m->self.node_id, (unsigned long long)m->self.raft_id,
               m->self.cluster_id);
     m->dirty = true;
+    m->current_once = false;
     manager_beat_start(m);
     m->env.wake(m);
     manager_set_state(m, MANAGER_RUNNING);
+    agent_start(m);
     return OK;
 }
 
@@ -236,6 +293,17 @@ RESULT manager_start(struct manager *m, struct why *why) {
 static void on_snapshot_exec_closed(void *ctx) {
     struct manager *m = ctx;
     m->snapshot_exec = NULL;
+    leases_closed(m);
+    admit_stop(m); /* once more: what was awaited has come */
+    admin_stop(m);
+    nodes_stop(m);
+    audits_close(m);
+    assign_close(m);
+    scheduler_close(m);
+    vault_close(m);
+    sessions_close(m);
+    roles_close(m);
+    authority_close(m);
     if (m->store) store_free(m->store);
     m->store = NULL;
     m->peers_n = 0;
@@ -274,19 +342,26 @@ static void on_replica_closed(void *ctx) {
         on_peers_closed(m);
 }
 
-void manager_stop(struct manager *m, void (*stopped)(struct manager *m)) {
-    m->stopped = stopped;
-    admit_stop(m);
-    admin_stop(m);
+static void on_agent_stopped(struct manager *m) {
     if (m->replica)
         replica_close(m->replica, on_replica_closed, m);
     else
         on_replica_closed(m);
 }
 
+void manager_stop(struct manager *m, void (*stopped)(struct manager *m)) {
+    m->stopped = stopped;
+    admit_stop(m);
+    admin_stop(m);
+    nodes_stop(m);
+    leases_stop(m);
+    agent_stop(m, on_agent_stopped);
+}
+
 static void free_manager(struct manager *m) {
     void (*closed)(void *ctx) = m->closed;
     void *ctx = m->closed_ctx;
+    manager_forget_ca(m);
     secret_free(m->config.kek);
     secret_free(m->unlock_key);
     free(m);
@@ -295,7 +370,8 @@ static void free_manager(struct manager *m) {
 
 static void on_all_stopped(struct manager *m) {
     if (m->keys) keyring_close(m->keys);
-    if (m->disk) disk_real_close(m->disk);
+    struct disk *disk = timed_disk_close(m->disk);
+    if (disk != NULL) disk_real_close(disk);
     identity_clear(&m->self);
     m->stopped = free_manager;
     manager_env_close(m);
@@ -304,8 +380,9 @@ static void on_all_stopped(struct manager *m) {
 static void handed_over(uv_timer_t *timer) {
     struct manager *m = timer->data;
     (void)uv_timer_stop(timer);
-    if (m->joining)
-        (void)uv_timer_start(timer, handed_over, 100, 0); /* its thread can't be called back */
+    ask_forget(m);
+    if (m->asking || m->signings > 0 || m->asking_drivers > 0)
+        (void)uv_timer_start(timer, handed_over, 100, 0); /* their threads can't be called back */
     else
         manager_stop(m, on_all_stopped);
 }
@@ -356,14 +433,36 @@ static void on_wiped(struct manager *m) {
     manager_finish(m, e, m->reason);
 }
 
+/* A close may have come meanwhile: that goes its own way. */
+static void on_tasks_ended(struct manager *m) {
+    if (m->state == MANAGER_LEAVING) manager_stop(m, on_wiped);
+}
+
 RESULT manager_wipe(struct manager *m, manager_done *done, void *ctx, struct why *why) {
-    TRY(manager_ready(m, why));
+    if (m->state != MANAGER_WORKER) TRY(manager_ready(m, why));
     m->done = done;
     m->done_ctx = ctx;
     m->error = OK;
     m->reason[0] = 0;
     manager_set_state(m, MANAGER_LEAVING);
-    manager_stop(m, on_wiped);
+    runner_end(m, on_tasks_ended);
+    return OK;
+}
+
+/* The locked keyring has the names; these are a new node's. */
+static void usual_names(struct manager_config *c) {
+    if (!c->name[0] && gethostname(c->name, sizeof c->name - 1) != 0) c->name[0] = 0;
+    if (!c->client[0]) (void)snprintf(c->client, sizeof c->client, "%s", CLIENT_USUAL);
+    if (!c->peer[0]) (void)snprintf(c->peer, sizeof c->peer, "%s", PEER_USUAL);
+}
+
+RESULT manager_abandon(struct manager *m, struct why *why) {
+    if (m->state != MANAGER_LOCKED)
+        return fail_with(why, ERR_PRECONDITION, "this node is not locked");
+    directory_wipe(m->disk);
+    usual_names(&m->config);
+    m->reason[0] = 0;
+    manager_set_state(m, MANAGER_EMPTY);
     return OK;
 }
 

@@ -98,6 +98,8 @@ static RESULT open_keys(struct offline *o, const char *data, struct kek kek, str
     TRY(keyring_open(o->disk, kek, &o->keys, why));
     e = identity_load(o->keys, &o->self, why);
     if (e == ERR_NOT_FOUND) return fail_with(why, e, "%s: the node belongs to no cluster", data);
+    if (e == OK && o->self.role == NODE_WORKER)
+        return fail_with(why, ERR_NOT_MANAGER, "%s: the node is a worker; it has no log", data);
     return e;
 }
 

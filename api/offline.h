@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-#include "api/identity.h"
+#include "api/node/identity.h"
 
 struct offline_report {
     char name[NAME_MAX_SIZE + 1], id[NODE_ID_SIZE + 1];
@@ -23,14 +23,18 @@ RESULT offline_recover(const char *data, struct kek kek, struct why *why);
 struct offline_place {
     char name[NAME_MAX_SIZE + 1];
     char client[ADDRESS_MAX], peer[ADDRESS_MAX]; /* HOST:PORT to listen on */
+    const struct secret *vault; /* cluster keys (vault_keys_encode) of an escrow; NULL: none */
 };
 
 struct offline_restored {
     uint64_t keys, revision;
+    uint64_t values; /* of secrets and configs */
+    uint64_t sealed; /* of them, those that no key opens: their escrow is to be imported */
     char token[JOIN_TOKEN_TEXT]; /* for further members; the caller wipes it */
 };
 
 /* Verifies the whole backup, then makes a new cluster of one with its keys and values in `data`.
+ * The values of secrets open with the cluster keys of place->vault only.
  * ERR_EXISTS when there is a node; on any error the directory holds none. */
 RESULT offline_restore(FILE *file, const char *file_name, const struct secret *key,
                        const char *data, const struct offline_place *place,

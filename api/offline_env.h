@@ -3,7 +3,7 @@
 #ifndef CONCLAVE_OFFLINE_ENV_H
 #define CONCLAVE_OFFLINE_ENV_H
 
-#include "api/identity.h"
+#include "api/node/identity.h"
 #include "raft/replica.h"
 #include "store/store.h"
 

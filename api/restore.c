@@ -3,13 +3,15 @@
  * cluster; only then is the directory written: keyring, log, and the state as its snapshot. A
  * failure takes the keyring away again, without which nothing is there. */
 #include "api/backup.h"
-#include "api/credentials.h"
-#include "api/directory.h"
+#include "api/node/credentials.h"
+#include "api/node/directory.h"
 #include "api/offline.h"
 #include "api/offline_env.h"
 #include "raft/loop.h"
 #include "raft/replica.h"
+#include "store/held.h"
 #include "store/store.h"
+#include "store/vault.h"
 
 #include <sodium.h>
 
@@ -39,23 +41,32 @@ static RESULT load(FILE *file, const char *name, const struct secret *key, struc
                                name);
 }
 
-/* The state's own cluster gives way to the new one. */
-static RESULT replace_cluster(struct store *store, const struct node_identity *id, int64_t now_s,
-                              struct why *why) {
+static RESULT apply(struct store *store, const struct command *c, struct why *why) {
     struct machine *m = store_machine(store);
     struct buf command = buf_new(COMMAND_MAX), answer = buf_new(RESULT_MAX);
-    struct command c;
     struct result result = {0};
-    credentials_cluster(id, now_s, &c);
-    c.cluster.replace = true;
     enum err e = buf_reserve(&command, 4 * PEM_MAX); /* at once: growing would leave copies */
-    if (e == OK) e = command_encode(&c, &command);
+    if (e == OK) e = command_encode(c, &command);
     if (e == OK) e = m->apply(m, 1, buf_span(&command), &answer, why);
     if (e == OK) e = result_decode(buf_span(&answer), &result);
     if (e == OK) e = result.error;
     m->applied(m, 1);
     buf_wipe(&command);
     buf_free(&answer);
+    return e;
+}
+
+/* The state's own cluster gives way to the new one, and so do its nodes, tokens and settings. */
+static RESULT replace_cluster(struct store *store, const struct node_identity *id, int64_t now_s,
+                              struct why *why) {
+    struct command c;
+    struct buf changes = buf_new(COMMAND_MAX);
+    credentials_cluster(id, now_s, &c);
+    c.cluster.replace = true;
+    TRY(apply(store, &c, why));
+    enum err e = credentials_rows(id, now_s, &changes, &c);
+    if (e == OK) e = apply(store, &c, why);
+    buf_free(&changes);
     return e;
 }
 
@@ -68,6 +79,42 @@ static RESULT found(struct node_identity *id, const struct offline_place *place,
     credentials_advertised("", id->peer_listen, id->peer_address);
     return credentials_found(id, false, now_s, why);
 }
+
+/* --- the vault ------------------------------------------------------------------------------ */
+
+struct counting {
+    const struct node_identity *id;
+    struct offline_restored *out;
+};
+
+static bool count_value(void *ctx, const struct row *row) {
+    const struct counting *c = ctx;
+    struct value_row v;
+    c->out->values++;
+    if (value_decode(row->body, &v) != OK || !vault_key_of(c->id, v.epoch)) c->out->sealed++;
+    return true;
+}
+
+/* Keys of epochs that the state has; one that is not the very one is left out. */
+static RESULT take_vault(struct offline *o, const struct secret *keys,
+                         struct offline_restored *out) {
+    struct node_identity *id = &o->self;
+    struct counting c = {.id = id, .out = out};
+    struct row row;
+    struct vault_row v;
+    if (keys) TRY(vault_keys_take(id, secret_span(keys)));
+    bool there = vault_row_get(o->store, &row, &v);
+    for (unsigned i = id->vault_n; i-- > 0;) {
+        const struct vault_key *k = &id->vault[i];
+        bool fits = there && k->epoch >= v.oldest && k->epoch <= v.current;
+        if (fits && k->epoch == v.current) fits = memcmp(k->id, v.key_ids[0], VAULT_KEY_ID) == 0;
+        if (!fits) vault_key_drop(id, k->epoch);
+    }
+    row_all(o->store, ROW_VALUE, count_value, &c);
+    return OK;
+}
+
+/* --- the node ------------------------------------------------------------------------------- */
 
 static RESULT write_node(struct offline *o, struct why *why) {
     struct kek plain = {.kind = KEK_PLAIN};
@@ -96,10 +143,12 @@ static RESULT restore(struct offline *o, FILE *file, const char *file_name,
     TRY(load(file, file_name, key, o->store, why));
     TRY(found(&o->self, place, now_s, why));
     TRY(replace_cluster(o->store, &o->self, now_s, why));
+    enum err e = take_vault(o, place->vault, out);
+    if (e != OK) return fail_with(why, e, "the cluster keys of the escrow: %s", err_text(e));
     out->keys = store_keys(o->store);
     out->revision = store_revision(o->store);
     TRY(token_format(buf_span(&o->self.root_pem), o->self.token, out->token));
-    enum err e = write_node(o, why);
+    e = write_node(o, why);
     if (e != OK) directory_wipe(o->disk);
     return e;
 }

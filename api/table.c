@@ -1,12 +1,18 @@
 /* What the replicated state says of the cluster, followed: its rows become the peers' table, its
- * unlock key becomes the keyring's, our own row is kept true, the founding and the recovery of a
- * cluster are finished, and our certificate is renewed.
+ * unlock key becomes the keyring's, our own row is kept true, and the founding and the recovery of
+ * a cluster are finished.
  *
  * A member that comes up sees an old state first, since the log behind it is still to be applied.
  * New rows and new addresses are taken over at once; whatever could cut us off by being old (a
  * missing row, another unlock key) waits for a linearizable read, after which the state is known to
  * be current. */
-#include "api/manager.h"
+#include "api/ca/authority.h"
+#include "api/manager_parts.h"
+#include "api/node/roles.h"
+#include "api/node/sessions.h"
+#include "api/secret/audit.h"
+#include "api/secret/vault.h"
+#include "api/service/scheduler.h"
 
 #include <stdio.h>
 
@@ -39,6 +45,13 @@ static void propose_cluster(struct manager *m) {
     propose(m, &c);
 }
 
+static void propose_rows(struct manager *m) {
+    struct command c;
+    struct buf changes = buf_new(COMMAND_MAX);
+    if (credentials_rows(&m->self, wall(m), &changes, &c) == OK) propose(m, &c);
+    buf_free(&changes);
+}
+
 static void propose_lock(struct manager *m) {
     struct command c = {.op = OP_LOCK, .unlock_key = secret_span(m->self.unlock_key)};
     propose(m, &c);
@@ -57,13 +70,33 @@ static void founded(struct manager *m) {
 static void go_on_founding(struct manager *m, const struct cluster *c) {
     if (!c->initialised)
         propose_cluster(m);
+    else if (row_count(m->store, ROW_SPEC) == 0)
+        propose_rows(m);
     else if (m->self.unlock_key && !c->unlock_key)
         propose_lock(m);
-    else
+    else if (!m->vault || vault_is_made(m))
         founded(m);
+    else
+        vault_wake(m);
 }
 
-/* After recover --force-new-cluster: the others' rows go, one command at a time. */
+struct lost {
+    struct manager *manager;
+    struct buf changes;
+    unsigned n;
+};
+
+/* Of another manager: it has another past, and has to join again. */
+static bool remove_manager(void *ctx, const struct row *row) {
+    struct lost *l = ctx;
+    struct node_row node;
+    if (strcmp(row->id, l->manager->self.node_id) == 0) return true;
+    if (node_row_decode(row->body, &node) != OK || node.granted != NODE_MANAGER) return true;
+    if (node_change_add(&l->changes, ROW_REMOVE, row, NULL) == OK) l->n++;
+    return l->n < MEMBERS_MAX;
+}
+
+/* After recover --force-new-cluster: the other managers go, one command at a time. */
 static void go_on_recovering(struct manager *m, const struct cluster *c) {
     for (unsigned i = 0; i < c->n; i++) {
         if (c->nodes[i].raft_id == m->self.raft_id) continue;
@@ -71,8 +104,18 @@ static void go_on_recovering(struct manager *m, const struct cluster *c) {
         propose(m, &remove);
         return;
     }
+    struct lost lost = {.manager = m, .changes = buf_new(COMMAND_MAX / 2)};
+    row_all(m->store, ROW_NODE, remove_manager, &lost);
+    struct command rows = {.op = OP_ROWS};
+    rows.rows.n = lost.n;
+    rows.rows.changes = buf_span(&lost.changes);
+    rows.rows.now_ns = m->clock.wall_ns(&m->clock);
+    if (lost.n > 0) propose(m, &rows);
+    buf_free(&lost.changes);
+    if (lost.n > 0) return;
     m->self.state = IDENTITY_MEMBER;
     (void)!identity_store(&m->self, m->keys, NULL);
+    manager_finish(m, OK, ""); /* a recovery that was asked for */
 }
 
 static void keep_own_row(struct manager *m, const struct node *row) {
@@ -160,20 +203,15 @@ static void keep_members(struct manager *m, const struct cluster *c) {
 /* --- autolock ------------------------------------------------------------------------------- */
 
 static void rekey(struct manager *m, struct kek kek) {
-    struct why why;
-    struct secret *copy = NULL;
-    enum err e = kek.key ? secret_copy(kek.key, &copy) : OK;
-    if (e == OK) e = keyring_rekey(m->keys, kek, &why);
-    if (e != OK) {
-        secret_free(copy);
+    struct why why = {0};
+    enum err e = manager_rekey(m, kek, &why);
+    if (e == OK && m->unlock_key) m->reseal.due = true;
+    if (e == OK)
+        log_event(m->config.log, LOG_INFO, "keys", "the keyring is %s",
+                  m->unlock_key ? "locked by the cluster's unlock key" : "unlocked");
+    else
         log_event(m->config.log, LOG_ERROR, "keys", "the keyring can't take the cluster's lock: %s",
                   why.text);
-        return;
-    }
-    secret_free(m->unlock_key);
-    m->unlock_key = copy;
-    log_event(m->config.log, LOG_INFO, "keys", "the keyring is %s",
-              copy ? "locked by the cluster's unlock key" : "unlocked");
 }
 
 /* A passphrase or a key file that the user chose stays what it is. */
@@ -183,6 +221,40 @@ static void follow_lock(struct manager *m, const struct cluster *c) {
         rekey(m, (struct kek){.kind = KEK_UNLOCK_KEY, .key = c->unlock_key});
     else if (!c->unlock_key && m->unlock_key)
         rekey(m, (struct kek){.kind = KEK_PLAIN});
+}
+
+/* --- keys and certificates ------------------------------------------------------------------ */
+
+/* For the day when all managers come back with certificates that ran out (agent.h). */
+static void keep_signing_key(struct manager *m, const struct cluster *c) {
+    struct secret *copy = NULL;
+    struct buf issuer = buf_new(PEM_MAX);
+    struct why why = {0};
+    if (!c->ca.key && !m->self.root_key) return; /* an external CA signs */
+    if (c->ca.key && m->self.root_key && secret_equal(m->self.root_key, c->ca.key)) return;
+    if (c->ca.key && (buf_add_span(&issuer, buf_span(&c->ca.issuer_pem)) != OK ||
+                      secret_copy(c->ca.key, &copy) != OK)) {
+        buf_free(&issuer);
+        return;
+    }
+    secret_free(m->self.root_key);
+    buf_free(&m->self.issuer_pem);
+    m->self.root_key = copy;
+    m->self.issuer_pem = issuer;
+    if (identity_store(&m->self, m->keys, &why) != OK)
+        log_event(m->config.log, LOG_ERROR, "keys", "%s", why.text);
+}
+
+void manager_certified(struct manager *m) {
+    struct why why = {0};
+    enum err e = OK;
+    certificate_fresh(m);
+    if (m->peers)
+        e = peers_credentials(m->peers, buf_span(&m->self.root_pem), buf_span(&m->self.cert_pem),
+                              m->self.key_pem, &why);
+    if (e != OK)
+        log_event(m->config.log, LOG_ERROR, "keys", "the certificate can't be shown: %s", why.text);
+    m->config.changed(m->config.ctx);
 }
 
 /* --- following ------------------------------------------------------------------------------ */
@@ -197,11 +269,16 @@ static void on_current(struct read *rd, enum err e) {
     if (m->peers) take_rows(m, c);
     keep_members(m, c);
     follow_lock(m, c);
-    manager_renew(m, c);
+    keep_signing_key(m, c);
+    if (m->current_once) return;
+    m->current_once = true;
+    agent_wake(m);
+    vault_wake(m);
 }
 
 void table_follow(struct manager *m) {
     if (m->peers) give_rows(m, store_cluster(m->store));
+    sessions_cluster(m);
     next_step(m);
     if (m->reading) return;
     m->current = (struct read){.done = on_current, .ctx = m};
@@ -210,10 +287,18 @@ void table_follow(struct manager *m) {
 
 void table_beat(struct manager *m) {
     if (m->wrong_tokens > 0) m->wrong_tokens--;
+    agent_beat(m);
     if (m->state != MANAGER_RUNNING) return;
-    m->ops = m->admissions || m->member_ops;
+    m->ops |= m->admissions || m->member_ops || m->requests;
     if (m->ops) m->env.wake(m);
+    sessions_beat(m);
+    roles_beat(m);
+    vault_beat(m);
+    scheduler_beat(m);
+    audits_beat(m);
+    authority_beat(m);
     next_step(m);
+    reseal_beat(m);
     if (++m->beats % 240 == 0)
         m->dirty = true; /* once a minute, so that nothing is missed for long */
 }

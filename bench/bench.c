@@ -32,6 +32,11 @@ uint64_t bench_now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec;
 }
 
+void bench_pause_s(double s) {
+    struct timespec t = {.tv_sec = (time_t)s, .tv_nsec = (long)((s - (double)(time_t)s) * 1e9)};
+    (void)nanosleep(&t, NULL);
+}
+
 static double seconds(struct timeval t) { return (double)t.tv_sec + (double)t.tv_usec / 1e6; }
 
 double bench_cpu_s(void) {
@@ -42,11 +47,6 @@ double bench_cpu_s(void) {
 
 #define READY_TRIES 3000 /* of 10 ms */
 
-static void pause_s(double s) {
-    struct timespec t = {.tv_sec = (time_t)s, .tv_nsec = (long)((s - (double)(time_t)s) * 1e9)};
-    (void)nanosleep(&t, NULL);
-}
-
 void bench_run_written(struct bench_run *r, uint64_t began_ns) {
     if (r->phase != PHASE_MEASURED) return;
     latency_add(&r->latency, bench_now_ns() - began_ns);
@@ -55,14 +55,14 @@ void bench_run_written(struct bench_run *r, uint64_t began_ns) {
 
 void bench_run_measure(struct bench_run *r, struct bench_figures *out) {
     for (int i = 0; i < READY_TRIES && !r->ready && !r->failed; i++)
-        pause_s(0.01);
+        bench_pause_s(0.01);
     if (!r->ready && !r->failed) r->failed = ERR_TIMEOUT;
     r->phase = PHASE_WARM;
-    pause_s(r->c->seconds / 5);
+    bench_pause_s(r->c->seconds / 5);
     double cpu = bench_cpu_s();
     uint64_t began = bench_now_ns();
     r->phase = PHASE_MEASURED;
-    pause_s(r->c->seconds);
+    bench_pause_s(r->c->seconds);
     r->phase = PHASE_OVER;
     double took = (double)(bench_now_ns() - began) / 1e9;
     double writes = (double)r->done;

@@ -54,9 +54,17 @@ void bench_run_latencies(const struct bench_run *r,
                          struct bench_figures *out); /* threads are gone */
 
 uint64_t bench_now_ns(void);
+void bench_pause_s(double s);
 double bench_cpu_s(void); /* user and system time of the process so far */
 RESULT bench_dir(const char *parent, char out[256]); /* a fresh directory */
 void bench_remove(const char *dir);                  /* with all that is in it */
+
+/* The least that a write of one member, or of three on this disk, can take, in microseconds. */
+struct bench_least {
+    double alone_us;    /* a synced 4 KiB write by itself; with three a loopback trip more */
+    double together_us; /* the same while as many write as there are members */
+};
+void bench_floor_least(const char *dir, unsigned nodes, struct bench_least *out);
 
 RESULT bench_uv(const struct bench_case *c, struct bench_figures *out); /* libraft's own driver */
 RESULT bench_conclave(const struct bench_case *c, struct bench_figures *out); /* ours */
@@ -67,5 +75,8 @@ int bench_replication(int argc, char **argv);
 int bench_floor(int argc, char **argv);
 int bench_store(int argc, char **argv);
 int bench_embed(int argc, char **argv);
+int bench_watch(int argc, char **argv);
+int bench_ca(int argc, char **argv);
+int bench_secrets(int argc, char **argv);
 
 #endif

@@ -38,6 +38,7 @@ struct bench_node {
     uv_timer_t timer;
     uv_thread_t thread;
     struct log log;
+    char dir[320]; /* its data */
     struct manager *manager;
     struct slot *slots; /* window of them */
     uint8_t *value;     /* c->size bytes */
@@ -129,11 +130,10 @@ static void look(uv_timer_t *timer) {
 }
 
 static RESULT open_manager(struct bench_node *n, struct why *why) {
-    char dir[320];
-    (void)snprintf(dir, sizeof dir, "%s/m%u", n->run->c->dir, n->id);
+    (void)snprintf(n->dir, sizeof n->dir, "%s/m%u", n->run->c->dir, n->id);
     struct manager_config config = {.loop = &n->loop,
                                     .log = &n->log,
-                                    .data = dir,
+                                    .data = n->dir,
                                     .null_cipher = n->run->c->null_cipher,
                                     .ctx = n,
                                     .changed = on_changed,

@@ -1,21 +1,40 @@
 /* What a write can't be faster than: one synced write of a block into pre-written space, alone and
  * with as many at once as there are members on the disk, and one round trip over the loopback. In
- * one process, medians of many. */
+ * one process, medians of many. And how much of it is the disk's doing when a snapshot is written
+ * beside it: one write each PACED_US, alone and while another process writes a large file as
+ * quickly as a stream of a snapshot goes, the two by turns. And what sealing takes at least: the
+ * best of many records, beside the null cipher, which only copies. */
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <uv.h>
 
 #include "bench/bench.h"
+#include "crypto/gcm.h"
 #include "crypto/limits.h"
+#include "crypto/seal.h"
 
 #define WRITES  2000
 #define TRIPS   5000
 #define MEMBERS 3
+
+#define PACED_US     5000       /* between the beginnings of two paced writes */
+#define PACED_WRITES 300        /* a turn */
+#define TURNS        4          /* alone and beside the other process */
+#define BULK_PIECE   (64 * KIB) /* as a snapshot's */
+#define BULK_SYNC    (32 * MIB) /* the same */
+#define SEAL_ENTRY   (16 * KIB)
+#define SEAL_ENTRIES 64
+#define SEAL_RECORDS 400
+#define BULK_FILE    (512 * MIB) /* then from the beginning */
 
 static int fill(int fd, uint8_t *block) {
     for (int i = 0; i < WRITES; i++)
@@ -74,6 +93,117 @@ static double writers_us(const char *dir, int flags) {
     return worst;
 }
 
+static void wait_for(uint64_t at_ns) {
+    struct timespec at = {.tv_sec = (time_t)(at_ns / 1000000000),
+                          .tv_nsec = (long)(at_ns % 1000000000)};
+    (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+}
+
+/* The other process: writes and syncs until it is ended, or its parent is. */
+static void bulk(const char *path) {
+    uint8_t *piece = aligned_alloc(BLOCK_SIZE, BULK_PIECE);
+    int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_DIRECT | O_CLOEXEC, 0600);
+    if (fd < 0) fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (fd < 0 || piece == NULL) _exit(1);
+    memset(piece, 'z', BULK_PIECE);
+    uint64_t next = bench_now_ns();
+    for (uint64_t at = 0;; at += BULK_PIECE) {
+        wait_for(next);
+        if (pwrite(fd, piece, BULK_PIECE, (off_t)(at % BULK_FILE)) != (ssize_t)BULK_PIECE) break;
+        if (at % BULK_SYNC == 0 && fdatasync(fd) != 0) break;
+        next += BULK_PIECE * 1000000000 / STREAM_BUSY_RATE;
+    }
+    _exit(1);
+}
+
+static void paced(int fd, struct latency *l) {
+    static _Alignas(BLOCK_SIZE) uint8_t block[BLOCK_SIZE];
+    uint64_t next = bench_now_ns();
+    for (int i = 0; i < PACED_WRITES; i++, next += PACED_US * 1000) {
+        wait_for(next);
+        uint64_t began = bench_now_ns();
+        if (pwrite(fd, block, BLOCK_SIZE, (off_t)i * BLOCK_SIZE) != BLOCK_SIZE) abort();
+        latency_add(l, bench_now_ns() - began);
+    }
+}
+
+static void paced_beside(int fd, const char *path, struct latency *l) {
+    pid_t child = fork();
+    if (child == 0) bulk(path);
+    if (child < 0) abort();
+    paced(fd, l);
+    (void)kill(child, SIGKILL);
+    (void)waitpid(child, NULL, 0);
+    (void)unlink(path);
+}
+
+/* [0]: alone, [1]: beside the other process. */
+static void paced_turns(const char *dir, struct latency l[2]) {
+    char path[300], other[300];
+    uint8_t *block = calloc(1, BLOCK_SIZE);
+    (void)snprintf(path, sizeof path, "%s/paced", dir);
+    (void)snprintf(other, sizeof other, "%s/bulk", dir);
+    int fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0 || block == NULL || fill(fd, block) != 0) abort();
+    (void)close(fd);
+    fd = open(path, O_RDWR | O_CLOEXEC | O_DIRECT | O_DSYNC);
+    if (fd < 0) fd = open(path, O_RDWR | O_CLOEXEC | O_DSYNC);
+    if (fd < 0) abort();
+    for (int i = 0; i < TURNS; i++) {
+        paced(fd, &l[0]);
+        paced_beside(fd, other, &l[1]);
+    }
+    (void)close(fd);
+    free(block);
+}
+
+static void print_paced(const char *dir) {
+    struct latency l[2] = {0};
+    paced_turns(dir, l);
+    printf("the same each %d ms                             alone   beside %llu MB/s written and "
+           "synced\n",
+           PACED_US / 1000, STREAM_BUSY_RATE / 1000000);
+    printf("  O_DIRECT|O_DSYNC, p50                     %8.1f us %8.1f us\n",
+           latency_us(&l[0], 0.5), latency_us(&l[1], 0.5));
+    printf("  p99                                       %8.1f us %8.1f us\n",
+           latency_us(&l[0], 0.99), latency_us(&l[1], 0.99));
+}
+
+/* Entries of 16 KiB, many in one record, as the log seals them; microseconds an entry. */
+static double seal_us(enum seal_alg alg) {
+    struct secret *key;
+    struct sealer *s;
+    uint8_t *plain = calloc(SEAL_ENTRIES, SEAL_ENTRY);
+    uint8_t *out = calloc(1, SEAL_ENTRIES * SEAL_ENTRY + SEAL_TAG);
+    double best = 1e9;
+    if (plain == NULL || out == NULL || secret_random(KEY_SIZE, &key) != OK ||
+        sealer_new(alg, key, &s) != OK)
+        abort();
+    for (uint64_t n = 0; n < SEAL_RECORDS; n++) {
+        struct sealing g;
+        double began = bench_cpu_s();
+        if (seal_begin(&g, s, n, span_of(NULL, 0), out) != OK) abort();
+        for (size_t i = 0; i < SEAL_ENTRIES; i++)
+            if (seal_add(&g, span_of(plain + i * SEAL_ENTRY, SEAL_ENTRY)) != OK) abort();
+        if (seal_end(&g) != OK) abort();
+        double us = (bench_cpu_s() - began) * 1e6 / SEAL_ENTRIES;
+        if (us > 0 && us < best) best = us;
+    }
+    sealer_free(s);
+    secret_free(key);
+    free(plain);
+    free(out);
+    return best;
+}
+
+static void print_seal(void) {
+    enum seal_alg alg = seal_fastest();
+    seal_allow_null(true);
+    printf("sealing 16 KiB, %s %8.2f us, the null cipher %.2f us\n",
+           alg == SEAL_AES256GCM ? gcm_name() : "libsodium", seal_us(alg), seal_us(SEAL_NULL));
+}
+
 static void echo(void *arg) {
     int fd = *(int *)arg;
     char byte[128];
@@ -118,12 +248,19 @@ static double trip_us(void) {
     return latency_us(&l, 0.5);
 }
 
+void bench_floor_least(const char *dir, unsigned nodes, struct bench_least *out) {
+    const int direct = O_DIRECT | O_DSYNC;
+    double trip = nodes == 1 ? 0 : trip_us();
+    out->alone_us = write_us(dir, direct, 0) + trip;
+    out->together_us = nodes == 1 ? out->alone_us : writers_us(dir, direct) + trip;
+}
+
 int bench_floor(int argc, char **argv) {
     char dir[256];
     const char *parent = argc > 1 ? argv[1] : ".";
     if (argc > 1 && strcmp(argv[1], "--help") == 0) {
         puts("usage: conclave-bench floor [DIR]\n\nMedians of one synced 4 KiB write and of one "
-             "loopback trip.");
+             "loopback trip,\nand what is left of it beside a large file being written.");
         return 0;
     }
     if (bench_dir(parent, dir) != OK) {
@@ -136,7 +273,9 @@ int bench_floor(int argc, char **argv) {
            writers_us(dir, 0));
     printf("  O_DIRECT|O_DSYNC                          %8.1f us %8.1f us\n",
            write_us(dir, direct, 0), writers_us(dir, direct));
+    print_paced(dir);
     printf("loopback round trip, 128 B            %8.1f us\n", trip_us());
+    print_seal();
     bench_remove(dir);
     return 0;
 }

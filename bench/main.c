@@ -16,6 +16,11 @@ static const struct {
     {"floor", "what the bare disk and the loopback give", bench_floor},
     {"store", "the state machine alone: puts, gets, scans, image, memory", bench_store},
     {"embed", "the embedded library: durable puts, transactions, gets, open", bench_embed},
+    {"watch", "ten thousand watchers on one member: memory, latency, a client that stalls",
+     bench_watch},
+    {"ca", "nodes that join and renew a second, beside bare signatures", bench_ca},
+    {"secrets", "changed secrets on their way to nodes: time, the manager's memory, bytes",
+     bench_secrets},
 };
 
 static void usage(FILE *out) {

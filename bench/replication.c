@@ -108,23 +108,56 @@ static double ratio(const struct bench_figures *a, const struct bench_figures *b
     return median(values, n);
 }
 
+/* Of a lone writer the floor is measured in each round too. */
+static RESULT run_floor(const struct options *o, const struct bench_case *c,
+                        struct bench_least *least) {
+    char dir[256];
+    if (c->window != 1) return OK;
+    TRY(bench_dir(o->dir, dir));
+    bench_floor_least(dir, c->nodes, least);
+    bench_remove(dir);
+    return OK;
+}
+
 static int run_rounds(const struct options *o, const struct bench_case *c,
-                      struct bench_figures f[ENGINES][ROUNDS_MAX]) {
-    for (unsigned i = 0; i < o->rounds; i++)
-        for (int e = 0; e < ENGINES; e++) {
-            if (!o->engines[e] || run((enum engine)e, o, *c, &f[e][i]) == OK) continue;
-            fprintf(stderr, "conclave-bench: replication: %s failed\n", engine_names[e]);
-            return err_exit(ERR_IO);
+                      struct bench_figures f[ENGINES][ROUNDS_MAX], struct bench_least *least) {
+    for (unsigned i = 0; i < o->rounds; i++) {
+        enum err failed = run_floor(o, c, &least[i]);
+        const char *name = "the bare disk";
+        for (int e = 0; e < ENGINES && failed == OK; e++) {
+            name = engine_names[e];
+            if (o->engines[e]) failed = run((enum engine)e, o, *c, &f[e][i]);
         }
+        if (failed == OK) continue;
+        fprintf(stderr, "conclave-bench: replication: %s failed\n", name);
+        return err_exit(ERR_IO);
+    }
     return 0;
+}
+
+/* Round by round, as ratio(). */
+static void print_floor(const struct bench_figures *ours, const struct bench_least *least,
+                        const struct bench_case *c, unsigned n) {
+    double alone[ROUNDS_MAX] = {0}, together[ROUNDS_MAX] = {0};
+    for (unsigned i = 0; i < n; i++) {
+        alone[i] = ours[i].p50_us / least[i].alone_us;
+        together[i] = ours[i].p50_us / least[i].together_us;
+    }
+    if (c->nodes == 1)
+        printf("  p50 to the floor       %9.2fx of a synced 4 KiB write\n", median(alone, n));
+    else
+        printf("  p50 to the floor       %9.2fx of a synced 4 KiB write and a loopback trip, "
+               "%.2fx of one while %u write\n",
+               median(alone, n), median(together, n), c->nodes);
 }
 
 static int run_case(const struct options *o, const struct bench_case *c) {
     struct bench_figures f[ENGINES][ROUNDS_MAX] = {0};
+    struct bench_least least[ROUNDS_MAX] = {0};
     printf("%u member%s, %zu B, window %u\n", c->nodes, c->nodes == 1 ? "" : "s", c->size,
            c->window);
     (void)fflush(stdout);
-    int failed = run_rounds(o, c, f);
+    int failed = run_rounds(o, c, f, least);
     if (failed != 0) return failed;
     for (int e = 0; e < ENGINES; e++) {
         if (!o->engines[e]) continue;
@@ -132,6 +165,7 @@ static int run_case(const struct options *o, const struct bench_case *c) {
         print_row(engine_names[e], &m);
     }
     const struct bench_figures *ours = f[ENGINE_CONCLAVE];
+    if (o->engines[ENGINE_CONCLAVE] && c->window == 1) print_floor(ours, least, c, o->rounds);
     if (o->engines[ENGINE_CONCLAVE] && o->engines[ENGINE_UV])
         printf("  ratio to libraft uv    %9.2fx\n", ratio(ours, f[ENGINE_UV], o->rounds, false));
     if (o->engines[ENGINE_CONCLAVE] && o->engines[ENGINE_NULL])
@@ -142,46 +176,88 @@ static int run_case(const struct options *o, const struct bench_case *c) {
     return 0;
 }
 
-static bool parse(int argc, char **argv, struct options *o) {
-    static const struct option names[] = {{"nodes", required_argument, NULL, 'n'},
-                                          {"size", required_argument, NULL, 's'},
-                                          {"window", required_argument, NULL, 'w'},
-                                          {"seconds", required_argument, NULL, 't'},
-                                          {"dir", required_argument, NULL, 'd'},
-                                          {"rounds", required_argument, NULL, 'r'},
-                                          {"engine", required_argument, NULL, 'e'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
-    bool chosen = false;
-    for (int c; (c = getopt_long(argc, argv, "h", names, NULL)) != -1;) {
-        const char *text = optarg != NULL ? optarg : "";
-        double number = strtod(text, NULL);
-        if (c == 'n' && (number == 1 || number == 3)) {
-            o->nodes[0] = (unsigned)number;
-            o->nodes_n = 1;
-        } else if (c == 's' && number >= 1 && number <= 1e6) {
-            o->sizes[0] = (size_t)number;
-            o->sizes_n = 1;
-        } else if (c == 'w' && number >= 1 && number <= BENCH_WINDOW_MAX) {
-            o->windows[0] = (unsigned)number;
-            o->windows_n = 1;
-        } else if (c == 't' && number > 0 && number < 3600) {
-            o->seconds = number;
-        } else if (c == 'r' && number >= 1 && number <= ROUNDS_MAX) {
-            o->rounds = (unsigned)number;
-        } else if (c == 'd') {
-            o->dir = text;
-        } else if (c == 'e') {
-            int e = strcmp(text, "uv") == 0     ? ENGINE_UV
-                    : strcmp(text, "null") == 0 ? ENGINE_NULL
-                                                : 0;
-            if (!chosen) memset(o->engines, 0, sizeof o->engines);
-            o->engines[e] = chosen = true;
-        } else {
-            return false;
-        }
+/* The options, and what each takes; names as getopt has them. */
+static const struct {
+    const char *name, *takes;
+    int letter;
+    double least, most; /* of a number; most 0: it is no number */
+    bool whole;         /* it is one without a fraction */
+} accepts[] = {
+    {"nodes", "1 or 3", 'n', 1, 3, true},
+    {"size", "1 to 1000000", 's', 1, 1e6, true},
+    {"window", "1 to 4096", 'w', 1, BENCH_WINDOW_MAX, true},
+    {"seconds", "0.01 to 3600", 't', 0.01, 3600, false},
+    {"rounds", "1 to 101", 'r', 1, ROUNDS_MAX, true},
+    {"engine", "conclave, null or uv", 'e', 0, 0, false},
+    {"dir", "a directory", 'd', 0, 0, false},
+    {"help", "nothing", 'h', 0, 0, false},
+};
+_Static_assert(BENCH_WINDOW_MAX == 4096 && ROUNDS_MAX == 101, "as the sentences say");
+
+static bool take_engine(struct options *o, const char *text, bool *chosen) {
+    static const char *const names[ENGINES] = {"conclave", "null", "uv"};
+    for (int e = 0; e < ENGINES; e++) {
+        if (strcmp(text, names[e]) != 0) continue;
+        if (!*chosen) memset(o->engines, 0, sizeof o->engines);
+        o->engines[e] = *chosen = true;
+        return true;
     }
-    return optind == argc;
+    return false;
+}
+
+static bool take_number(struct options *o, int letter, double number) {
+    switch (letter) {
+    case 'n':
+        o->nodes[0] = (unsigned)number;
+        o->nodes_n = 1;
+        return number != 2;
+    case 's':
+        o->sizes[0] = (size_t)number;
+        o->sizes_n = 1;
+        return true;
+    case 'w':
+        o->windows[0] = (unsigned)number;
+        o->windows_n = 1;
+        return true;
+    case 't': o->seconds = number; return true;
+    default: o->rounds = (unsigned)number; return true;
+    }
+}
+
+static bool take(struct options *o, size_t i, const char *text, bool *chosen) {
+    char *end;
+    if (accepts[i].letter == 'd') o->dir = text;
+    if (accepts[i].letter == 'e') return take_engine(o, text, chosen);
+    if (accepts[i].most == 0) return true;
+    double number = strtod(text, &end);
+    bool fits = end != text && *end == '\0' && number >= accepts[i].least &&
+                number <= accepts[i].most &&
+                (!accepts[i].whole || number == (double)(unsigned)number);
+    return fits && take_number(o, accepts[i].letter, number);
+}
+
+/* OK, or what is wrong was said. */
+static RESULT parse(int argc, char **argv, struct options *o, bool *help) {
+    struct option names[ARRAY_SIZE(accepts) + 1] = {0};
+    bool chosen = false;
+    for (size_t i = 0; i < ARRAY_SIZE(accepts); i++)
+        names[i] = (struct option){accepts[i].name, required_argument, NULL, accepts[i].letter};
+    names[ARRAY_SIZE(accepts) - 1].has_arg = no_argument;
+    int at;
+    for (int c; (c = getopt_long(argc, argv, "h", names, &at)) != -1;) {
+        if (c == 'h') {
+            *help = true;
+            return OK;
+        }
+        if (c == '?') return ERR_USAGE; /* getopt has said it */
+        if (take(o, (size_t)at, optarg, &chosen)) continue;
+        fprintf(stderr, "conclave-bench: replication: --%s takes %s, not \"%s\"\n",
+                accepts[at].name, accepts[at].takes, optarg);
+        return ERR_USAGE;
+    }
+    if (optind == argc) return OK;
+    fprintf(stderr, "conclave-bench: replication: \"%s\" is no option\n", argv[optind]);
+    return ERR_USAGE;
 }
 
 int bench_replication(int argc, char **argv) {
@@ -195,9 +271,14 @@ int bench_replication(int argc, char **argv) {
                         .rounds = 5,
                         .dir = ".",
                         .engines = {true, true, true}};
-    if (!parse(argc, argv, &o)) {
-        fputs(usage, argc > 1 && strcmp(argv[1], "--help") == 0 ? stdout : stderr);
-        return argc > 1 && strcmp(argv[1], "--help") == 0 ? 0 : err_exit(ERR_USAGE);
+    bool help = false;
+    if (parse(argc, argv, &o, &help) != OK) {
+        fputs("conclave-bench replication --help tells more\n", stderr);
+        return err_exit(ERR_USAGE);
+    }
+    if (help) {
+        fputs(usage, stdout);
+        return 0;
     }
     for (unsigned n = 0; n < o.nodes_n; n++)
         for (unsigned s = 0; s < o.sizes_n; s++)

@@ -1,5 +1,6 @@
 /* The state machine without log, disk and network: what one command and one read cost on one core,
- * and how much memory a key takes. Keys are scattered (worst case of a tree), of a fixed size. */
+ * how much memory a key takes, and what a change of a row costs among many. Keys are scattered
+ * (worst case of a tree), of a fixed size. */
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 
 #include "bench/bench.h"
 #include "store/command.h"
+#include "store/node.h"
 #include "store/store.h"
 
 struct world {
@@ -119,6 +121,25 @@ static RESULT measure_image(struct world *w) {
     return OK;
 }
 
+/* All but the newest versions are forgotten, in steps; the longest one is what a write may wait. */
+static RESULT measure_compaction(struct world *w) {
+    struct machine *m = store_machine(w->store);
+    struct command c = {.op = OP_COMPACT, .compact_revision = store_revision(w->store)};
+    double start = now_s(), last = start, longest = 0;
+    buf_clear(&w->command);
+    TRY(command_encode(&c, &w->command));
+    TRY(m->apply(m, 1, buf_span(&w->command), NULL, NULL));
+    for (bool more = true; more;) {
+        more = store_work(w->store);
+        double now = now_s();
+        if (now - last > longest) longest = now - last;
+        last = now;
+    }
+    (void)printf("%-28s %8.2f s    %10.2f ms, the longest step\n", "compaction", last - start,
+                 longest * 1e3);
+    return OK;
+}
+
 /* Every key is put again while a view holds the old state; then what the view held is freed. */
 static RESULT measure_view(struct world *w) {
     struct store_view *v;
@@ -128,6 +149,71 @@ static RESULT measure_view(struct world *w) {
     store_view_free(v);
     (void)printf("%-28s %8.2f ms\n", "freeing that view", (now_s() - start) * 1e3);
     return OK;
+}
+
+/* --- rows --- */
+
+#define ROWS 10000 /* nodes */
+
+static RESULT do_command(struct world *w, const struct command *c) {
+    struct machine *m = store_machine(w->store);
+    struct result r;
+    buf_clear(&w->command);
+    buf_clear(&w->result);
+    TRY(command_encode(c, &w->command));
+    TRY(m->apply(m, 1, buf_span(&w->command), &w->result, NULL));
+    TRY(result_decode(buf_span(&w->result), &r));
+    return r.error;
+}
+
+static RESULT found(struct world *w) {
+    struct command c = {.op = OP_CLUSTER, .cluster = {.id = "bench", .first = {.raft_id = 1}}};
+    (void)snprintf(c.cluster.first.id, sizeof c.cluster.first.id, "node");
+    (void)snprintf(c.cluster.first.name, sizeof c.cluster.first.name, "node");
+    c.cluster.ca.root_pem = span_str("root");
+    c.cluster.join_key = span_str("12345678901234567890123456789012");
+    return do_command(w, &c);
+}
+
+/* The i-th node, whose key is another one with another `key`. */
+static RESULT write_node(struct world *w, enum row_action action, uint32_t i, uint32_t key) {
+    struct node_row n = {.desired = NODE_WORKER,
+                         .granted = NODE_WORKER,
+                         .availability = NODE_ACTIVE,
+                         .state = NODE_READY,
+                         .certificate = NODE_CERT_ISSUED,
+                         .hostname = "a-host-of-the-cluster",
+                         .address = "10.0.0.1"};
+    struct row_change change = {.action = action, .kind = ROW_NODE};
+    struct command c = {.op = OP_ROWS, .rows = {.n = 1}};
+    struct buf body = buf_new(ROW_BODY_MAX), changes = buf_new(COMMAND_MAX);
+    memcpy(n.key_digest, &i, sizeof i);
+    memcpy(n.key_digest + sizeof i, &key, sizeof key);
+    (void)snprintf(change.id, sizeof change.id, "%025u", i * 2654435761U);
+    enum err e = node_row_encode(&n, &body);
+    change.body = buf_span(&body);
+    if (e == OK) e = row_change_add(&changes, &change);
+    c.rows.changes = buf_span(&changes);
+    if (e == OK) e = do_command(w, &c);
+    buf_free(&body);
+    buf_free(&changes);
+    return e;
+}
+
+static RESULT measure_nodes(struct world *w, const char *what, enum row_action action,
+                            uint32_t key) {
+    double start = now_s();
+    for (uint32_t i = 0; i < ROWS; i++)
+        TRY(write_node(w, action, i, key));
+    report(what, now_s() - start, ROWS);
+    return OK;
+}
+
+static RESULT measure_rows(struct world *w) {
+    TRY(found(w));
+    TRY(measure_nodes(w, "10,000 nodes, created", ROW_CREATE, 1));
+    TRY(measure_nodes(w, "10,000 nodes, replaced", ROW_REPLACE, 1));
+    return measure_nodes(w, "10,000 nodes, with new keys", ROW_REPLACE, 2);
 }
 
 static RESULT run(struct world *w) {
@@ -141,7 +227,10 @@ static RESULT run(struct world *w) {
     measure_scan(w);
     TRY(measure_puts(w, "put over"));
     TRY(measure_view(w));
-    return measure_image(w);
+    TRY(measure_image(w));
+    TRY(measure_compaction(w));
+    TRY(measure_image(w));
+    return measure_rows(w);
 }
 
 static int usage(FILE *out, enum err e) {

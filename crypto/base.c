@@ -83,12 +83,23 @@ int span_compare(struct span a, struct span b) {
 
 void buf_free(struct buf *b) {
     free(b->at);
-    *b = buf_new(b->max);
+    *b = (struct buf){.max = b->max, .wiped = b->wiped};
 }
 
 void buf_wipe(struct buf *b) {
     if (b->at != NULL) sodium_memzero(b->at, b->room);
     buf_free(b);
+}
+
+/* realloc may move the bytes and leave the old ones in freed memory. */
+static uint8_t *move(const struct buf *b, size_t room) {
+    uint8_t *at = malloc(room);
+    if (at && b->at) {
+        memcpy(at, b->at, b->size);
+        sodium_memzero(b->at, b->room);
+        free(b->at);
+    }
+    return at;
 }
 
 RESULT buf_reserve(struct buf *b, size_t more) {
@@ -98,7 +109,7 @@ RESULT buf_reserve(struct buf *b, size_t more) {
     size_t room = b->room < 64 ? 64 : b->room;
     while (room < need)
         room = room > b->max / 2 ? b->max : room * 2;
-    uint8_t *at = realloc(b->at, room);
+    uint8_t *at = b->wiped ? move(b, room) : realloc(b->at, room);
     if (at == NULL) return ERR_NOMEM;
     b->at = at;
     b->room = room;

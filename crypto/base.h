@@ -23,6 +23,7 @@
     X(ERR_NOT_FOUND, "not found", 404, 5, 1)                                                       \
     X(ERR_EXISTS, "already exists", 409, 6, 73)                                                    \
     X(ERR_PRECONDITION, "not possible in this state", 400, 9, 75)                                  \
+    X(ERR_CONFLICT, "update out of sequence", 500, 10, 75)                                         \
     X(ERR_UNSUPPORTED, "not supported", 501, 12, 69)                                               \
     X(ERR_IO, "input/output error", 500, 13, 74)                                                   \
     X(ERR_NOSPACE, "no space left", 507, 8, 74)                                                    \
@@ -33,6 +34,7 @@
     X(ERR_IN_USE, "in use by another process", 409, 9, 75)                                         \
     X(ERR_NOT_LEADER, "not the leader", 503, 9, 75)                                                \
     X(ERR_NO_LEADER, "no leader", 503, 14, 75)                                                     \
+    X(ERR_NOT_MANAGER, "this node is a worker, not a manager", 503, 9, 75)                         \
     X(ERR_MAYBE_APPLIED, "outcome unknown: it may have been applied", 503, 14, 75)                 \
     X(ERR_BUSY, "too busy, try again", 503, 8, 75)                                                 \
     X(ERR_TIMEOUT, "timed out", 504, 14, 75)                                                       \
@@ -41,9 +43,46 @@
     X(ERR_UNAUTHENTICATED, "not authenticated", 401, 16, 77)                                       \
     X(ERR_PERMISSION, "permission denied", 403, 7, 77)                                             \
     X(ERR_CERTIFICATE, "certificate refused", 401, 16, 77)                                         \
+    X(ERR_PENDING, "awaits approval", 403, 9, 75)                                                  \
     X(ERR_PROTOCOL, "protocol violation", 400, 3, 76)                                              \
     X(ERR_DIVERGED, "state differs from the other members", 500, 15, 76)                           \
-    X(ERR_INTERNAL, "internal error", 500, 13, 70)
+    X(ERR_INTERNAL, "internal error", 500, 13, 70)                                                 \
+    /* what etcd's clients tell apart by code and text */                                          \
+    X(ERR_EMPTY_KEY, "etcdserver: key is not provided", 400, 3, 64)                                \
+    X(ERR_KEY_NOT_FOUND, "etcdserver: key not found", 400, 3, 1)                                   \
+    X(ERR_VALUE_PROVIDED, "etcdserver: value is provided", 400, 3, 64)                             \
+    X(ERR_LEASE_PROVIDED, "etcdserver: lease is provided", 400, 3, 64)                             \
+    X(ERR_TOO_MANY_OPS, "etcdserver: too many operations in txn request", 400, 3, 65)              \
+    X(ERR_DUPLICATE_KEY, "etcdserver: duplicate key given in txn request", 400, 3, 64)             \
+    X(ERR_SORT_OPTION, "etcdserver: invalid sort option", 400, 3, 64)                              \
+    X(ERR_REQUEST_TOO_LARGE, "etcdserver: request is too large", 400, 3, 65)                       \
+    X(ERR_COMPACTED, "etcdserver: mvcc: required revision has been compacted", 400, 11, 1)         \
+    X(ERR_FUTURE_REVISION, "etcdserver: mvcc: required revision is a future revision", 400, 11, 1) \
+    X(ERR_QUOTA, "etcdserver: mvcc: database space exceeded", 507, 8, 74)                          \
+    X(ERR_LEASE_NOT_FOUND, "etcdserver: requested lease not found", 404, 5, 1)                     \
+    X(ERR_LEASE_EXISTS, "etcdserver: lease already exists", 400, 9, 73)                            \
+    X(ERR_LEASE_TTL, "etcdserver: too large lease TTL", 400, 11, 64)                               \
+    X(ERR_AUTH_DISABLED, "etcdserver: authentication is not enabled", 400, 9, 75)                  \
+    X(ERR_AUTH_TOKEN, "etcdserver: invalid auth token", 401, 16, 77)                               \
+    X(ERR_AUTH_FAILED, "etcdserver: authentication failed, invalid user ID or password", 400, 3,   \
+      77)                                                                                          \
+    X(ERR_AUTH_MANAGEMENT, "etcdserver: invalid auth management", 400, 3, 75)                      \
+    X(ERR_AUTH_REVISION, "etcdserver: revision of auth store is old", 400, 3, 75)                  \
+    X(ERR_AUTH_DENIED, "etcdserver: permission denied", 403, 7, 77)                                \
+    X(ERR_ROOT_USER, "etcdserver: root user does not exist", 400, 9, 75)                           \
+    X(ERR_ROOT_ROLE, "etcdserver: root user does not have root role", 400, 9, 75)                  \
+    X(ERR_USER_EMPTY, "etcdserver: user name is empty", 400, 3, 64)                                \
+    X(ERR_USER_EXISTS, "etcdserver: user name already exists", 400, 9, 73)                         \
+    X(ERR_USER_NOT_FOUND, "etcdserver: user name not found", 400, 9, 1)                            \
+    X(ERR_ROLE_EMPTY, "etcdserver: role name is empty", 400, 3, 64)                                \
+    X(ERR_ROLE_EXISTS, "etcdserver: role name already exists", 400, 9, 73)                         \
+    X(ERR_ROLE_NOT_FOUND, "etcdserver: role name not found", 400, 9, 1)                            \
+    X(ERR_ROLE_NOT_GRANTED, "etcdserver: role is not granted to the user", 400, 9, 1)              \
+    X(ERR_PERMISSION_NOT_GIVEN, "etcdserver: permission not given", 400, 3, 64)                    \
+    X(ERR_PERMISSION_NOT_GRANTED, "etcdserver: permission is not granted to the role", 400, 9, 1)  \
+    X(ERR_CORRUPT_CLUSTER, "etcdserver: corrupt cluster", 500, 15, 76)                             \
+    X(ERR_STANDBY, "etcdserver: rpc not supported for learner", 400, 9, 75)                        \
+    X(ERR_UNKNOWN, "failed", 500, 2, 70) /* etcd's servers that are clients of their own */
 
 enum err {
 #define X(name, text, http, grpc, exit) name,
@@ -108,9 +147,11 @@ struct buf {
     size_t size; /* bytes in use */
     size_t room; /* bytes allocated */
     size_t max;  /* size may never pass this */
+    bool wiped;  /* growing leaves nothing behind in the memory that it moves out of */
 };
 
 static inline struct buf buf_new(size_t max) { return (struct buf){.max = max}; }
+static inline struct buf buf_new_wiped(size_t max) { return (struct buf){0, 0, 0, max, true}; }
 static inline struct span buf_span(const struct buf *b) { return span_of(b->at, b->size); }
 void buf_free(struct buf *b); /* frees; b is empty and reusable after */
 void buf_wipe(struct buf *b); /* zeroes what it holds, then frees */

@@ -24,8 +24,12 @@ enum disk_open {
     DISK_WRITE = 2,  /* read and write, must exist */
     DISK_CREATE = 4, /* read and write, must not exist; mode 0600 */
     DISK_DIRECT =
-        8, /* or'ed: writes bypass the page cache and are durable when they return; memory,
+        8,          /* or'ed: writes bypass the page cache and are durable when they return; memory,
               offset and size are multiples of BLOCK_SIZE; ignored where not possible */
+    DISK_BULK = 16, /* or'ed: for large files beside which others must not wait. Written, it is as
+               DISK_DIRECT, but durable only after sync: nobody's sync has to wait for what the page
+               cache has gathered. Only read, nothing is read ahead of what is asked for: a
+               read-ahead is many megabytes at once, and a log's small write waits behind it */
 };
 
 struct disk;

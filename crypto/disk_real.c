@@ -78,14 +78,14 @@ static int open_again(int root, const char *path, int flags) {
 static int open_file(int root, const char *path, unsigned flags, bool *direct) {
     bool create = (flags & DISK_CREATE) != 0;
     int access = flags & (DISK_CREATE | DISK_WRITE) ? O_RDWR : O_RDONLY;
-    int synced = access == O_RDWR ? O_DSYNC : 0;
+    int synced = access == O_RDWR && (flags & DISK_DIRECT) ? O_DSYNC : 0;
     *direct = false;
     int plain = -1;
     if (create) {
         plain = open_again(root, path, access | O_CREAT | O_EXCL);
         if (plain < 0) return -1;
     }
-    if (flags & DISK_DIRECT) {
+    if ((flags & DISK_DIRECT) || ((flags & DISK_BULK) && access == O_RDWR)) {
         int fd = open_again(root, path, access | O_DIRECT | synced);
         *direct = fd >= 0;
         if (fd >= 0 && plain >= 0) (void)close(plain);
@@ -93,6 +93,14 @@ static int open_file(int root, const char *path, unsigned flags, bool *direct) {
         if (errno != EINVAL && plain < 0) return -1;
     }
     return plain >= 0 ? plain : open_again(root, path, access);
+}
+
+/* Nothing is to be read ahead. Pages that an earlier reader left in the cache are marked where its
+ * read-ahead would have gone on, and the mark counts for everybody: they go first. Where the advice
+ * isn't taken, reads are only less polite. */
+static void advise(int fd) {
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 }
 
 static enum err file_open(struct disk *d, const char *path, unsigned flags, struct file **out,
@@ -104,13 +112,15 @@ static enum err file_open(struct disk *d, const char *path, unsigned flags, stru
     f->file.disk = d;
     f->fd = open_file(root_of(d), path, flags, &f->direct);
     struct stat st;
+    if (f->fd >= 0 && (flags & DISK_BULK)) advise(f->fd);
     if (f->fd < 0 || fstat(f->fd, &st) != 0) {
         int os_error = errno;
         if (f->fd >= 0) (void)close(f->fd);
         free(f);
         return say(why, path, "open", os_error);
     }
-    f->file.durable_writes = f->direct && (flags & (DISK_CREATE | DISK_WRITE)) != 0;
+    bool synced = (flags & DISK_DIRECT) && (flags & (DISK_CREATE | DISK_WRITE));
+    f->file.durable_writes = f->direct && synced;
     f->grown = (flags & DISK_CREATE) != 0;
     f->size = (uint64_t)st.st_size;
     *out = &f->file;
@@ -149,8 +159,8 @@ static enum err file_read(struct file *file, uint64_t offset, void *at, size_t s
     return OK;
 }
 
-/* A file system may take the flag at open and refuse the write: O_DSYNC stays, so it is as durable.
- */
+/* A file system may take the flag at open and refuse the write: O_DSYNC, where it was asked for,
+ * stays, so it is as durable. */
 static bool leave_direct(struct real_file *f, int os_error) {
     if (os_error != EINVAL || !f->direct) return false;
     int flags = fcntl(f->fd, F_GETFL);

@@ -141,15 +141,6 @@ static enum err file_encode(const struct secret *newest, const struct secret *ol
     return buf_add(out, sum, sizeof sum);
 }
 
-RESULT kek_file_write(struct disk *disk, const struct secret *newest, const struct secret *older,
-                      struct why *why) {
-    struct buf file = buf_new(FILE_SIZE_MAX);
-    enum err e = file_encode(newest, older, &file);
-    if (e == OK) e = disk_write_file(disk, FILE_NAME, buf_span(&file), why);
-    buf_wipe(&file);
-    return e;
-}
-
 static enum err zero_out(struct file *f, struct why *why) {
     static const uint8_t zeros[FILE_SIZE_MAX];
     uint64_t size;
@@ -157,6 +148,22 @@ static enum err zero_out(struct file *f, struct why *why) {
     if (size > sizeof zeros) size = sizeof zeros;
     if (size != 0) TRY(f->disk->write(f, 0, zeros, (size_t)size, why));
     return f->disk->sync(f, why);
+}
+
+/* What was there before is zeroed, as far as a file system lets that happen, once it is certain
+ * that it is needed no more. */
+RESULT kek_file_write(struct disk *disk, const struct secret *newest, const struct secret *older,
+                      struct why *why) {
+    struct buf file = buf_new(FILE_SIZE_MAX);
+    struct file *before = NULL;
+    struct why ignored = {0};
+    if (disk->open(disk, FILE_NAME, DISK_WRITE, &before, &ignored) != OK) before = NULL;
+    enum err e = file_encode(newest, older, &file);
+    if (e == OK) e = disk_write_file(disk, FILE_NAME, buf_span(&file), why);
+    if (e == OK && before != NULL) (void)!zero_out(before, &ignored);
+    if (before != NULL) disk->close(before);
+    buf_wipe(&file);
+    return e;
 }
 
 /* Zeroing is best effort (a file system may write elsewhere); the name must go. */

@@ -1,47 +1,29 @@
-/* The implementation of seal.h. XChaCha20-Poly1305 is one libsodium call a record. AES-256-GCM
- * keeps two OpenSSL contexts with the key schedule in them, one to seal and one to open, so that a
- * record costs only a new nonce. Both give ciphertext, then tag: a file doesn't tell them apart but
- * by its algorithm byte. */
+/* The implementation of seal.h. XChaCha20-Poly1305 is one libsodium call a record, AES-256-GCM is
+ * gcm.h's. Both give ciphertext, then tag: a file doesn't tell them apart but by its algorithm
+ * byte. */
 #include "crypto/seal.h"
 
-#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 
-#include <openssl/evp.h>
 #include <sodium.h>
 
+#include "crypto/gcm.h"
+
 #define XCHACHA_NONCE   24
-#define GCM_NONCE       12
 #define MEASURE_SIZE    4096 /* bytes of a record in the measurement */
 #define MEASURE_RECORDS 64
 #define MEASURE_ROUNDS  8
 
 struct sealer {
-    enum seal_alg alg;       /* what seals */
-    struct secret *key;      /* XChaCha20 only; OpenSSL keeps its own copy */
-    EVP_CIPHER_CTX *sealing; /* AES only */
-    EVP_CIPHER_CTX *opening; /* AES only */
+    enum seal_alg alg;  /* what seals */
+    struct secret *key; /* XChaCha20 only */
+    struct gcm *gcm;    /* AES only; it has a copy of the key */
 };
 
 static atomic_bool null_allowed; /* the benchmark's switch */
-
-static pthread_once_t gcm_once = PTHREAD_ONCE_INIT;
-static EVP_CIPHER *gcm; /* fetched once, under gcm_once; lives as long as the process */
-
-static void gcm_fetch(void) { gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL); }
-
-static enum err gcm_start(struct sealer *s, struct span key) {
-    if (pthread_once(&gcm_once, gcm_fetch) != 0 || gcm == NULL) return ERR_NOMEM;
-    s->sealing = EVP_CIPHER_CTX_new();
-    s->opening = EVP_CIPHER_CTX_new();
-    if (s->sealing == NULL || s->opening == NULL) return ERR_NOMEM;
-    if (EVP_EncryptInit_ex2(s->sealing, gcm, key.at, NULL, NULL) != 1) return ERR_INTERNAL;
-    if (EVP_DecryptInit_ex2(s->opening, gcm, key.at, NULL, NULL) != 1) return ERR_INTERNAL;
-    return OK;
-}
 
 RESULT sealer_new(enum seal_alg alg, const struct secret *key, struct sealer **out) {
     struct span bytes = secret_span(key);
@@ -52,7 +34,7 @@ RESULT sealer_new(enum seal_alg alg, const struct secret *key, struct sealer **o
     s->alg = alg;
     enum err e = OK;
     if (alg == SEAL_XCHACHA20) e = secret_copy(key, &s->key);
-    if (alg == SEAL_AES256GCM) e = gcm_start(s, bytes);
+    if (alg == SEAL_AES256GCM) e = gcm_new(bytes, &s->gcm);
     if (e != OK) {
         sealer_free(s);
         return e;
@@ -64,44 +46,25 @@ RESULT sealer_new(enum seal_alg alg, const struct secret *key, struct sealer **o
 void sealer_free(struct sealer *s) {
     if (s == NULL) return;
     secret_free(s->key);
-    EVP_CIPHER_CTX_free(s->sealing); /* OpenSSL wipes the key schedule */
-    EVP_CIPHER_CTX_free(s->opening);
+    gcm_free(s->gcm);
     free(s);
 }
 
-/* Update wants a pointer even for nothing, and counts in int. */
-static bool gcm_ad(EVP_CIPHER_CTX *ctx, struct span ad) {
-    int done;
-    return ad.size == 0 || EVP_CipherUpdate(ctx, NULL, &done, ad.at, (int)ad.size) == 1;
+static RESULT gcm_seal(struct gcm *g, const uint8_t *nonce, struct span ad, struct span plain,
+                       uint8_t *out) {
+    TRY(gcm_begin(g, GCM_SEAL, nonce, ad));
+    TRY(gcm_add(g, GCM_SEAL, plain, out));
+    return gcm_end(g, out + plain.size);
 }
 
-static bool gcm_body(EVP_CIPHER_CTX *ctx, struct span in, uint8_t *out) {
-    int done;
-    return in.size == 0 || EVP_CipherUpdate(ctx, out, &done, in.at, (int)in.size) == 1;
-}
-
-static enum err gcm_seal(EVP_CIPHER_CTX *ctx, const uint8_t *nonce, struct span ad,
-                         struct span plain, uint8_t *out) {
-    int done;
-    bool fine = EVP_EncryptInit_ex2(ctx, NULL, NULL, nonce, NULL) == 1 && gcm_ad(ctx, ad) &&
-                gcm_body(ctx, plain, out) &&
-                EVP_EncryptFinal_ex(ctx, out + plain.size, &done) == 1 &&
-                EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, SEAL_TAG, out + plain.size) == 1;
-    return fine ? OK : ERR_INTERNAL;
-}
-
-static enum err gcm_unseal(EVP_CIPHER_CTX *ctx, const uint8_t *nonce, struct span ad,
-                           struct span cipher, const uint8_t *tag, uint8_t *out) {
-    int done;
-    uint8_t
-        expected[SEAL_TAG]; /* a copy: out may lie over the sealed bytes, and ctrl isn't const */
-    uint8_t nothing[1];
+/* The tag is copied first: `out` may lie over the sealed bytes. */
+static RESULT gcm_unseal(struct gcm *g, const uint8_t *nonce, struct span ad, struct span cipher,
+                         const uint8_t *tag, uint8_t *out) {
+    uint8_t expected[GCM_TAG];
     memcpy(expected, tag, sizeof expected);
-    if (EVP_DecryptInit_ex2(ctx, NULL, NULL, nonce, NULL) != 1 ||
-        EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_SET_TAG, SEAL_TAG, expected) != 1)
-        return ERR_INTERNAL;
-    if (!gcm_ad(ctx, ad) || !gcm_body(ctx, cipher, out)) return ERR_INTERNAL;
-    return EVP_DecryptFinal_ex(ctx, nothing, &done) == 1 ? OK : ERR_CORRUPT;
+    TRY(gcm_begin(g, GCM_OPEN, nonce, ad));
+    TRY(gcm_add(g, GCM_OPEN, cipher, out));
+    return gcm_check(g, expected);
 }
 
 static enum err null_seal(struct span plain, uint8_t *out) {
@@ -120,10 +83,10 @@ static enum err null_unseal(struct span cipher, const uint8_t *tag, uint8_t *out
 RESULT seal(struct sealer *s, uint64_t counter, struct span ad, struct span plain, uint8_t *out) {
     uint8_t nonce[XCHACHA_NONCE] = {0};
     put_u64(nonce, counter);
-    if (plain.size > INT_MAX - SEAL_TAG || ad.size > INT_MAX) return ERR_TOO_LARGE;
+    if (plain.size > GCM_SIZE_MAX - SEAL_TAG || ad.size > GCM_SIZE_MAX) return ERR_TOO_LARGE;
     switch (s->alg) {
     case SEAL_NULL: return null_seal(plain, out);
-    case SEAL_AES256GCM: return gcm_seal(s->sealing, nonce, ad, plain, out);
+    case SEAL_AES256GCM: return gcm_seal(s->gcm, nonce, ad, plain, out);
     case SEAL_XCHACHA20:
         (void)crypto_aead_xchacha20poly1305_ietf_encrypt(
             out, NULL, plain.at, plain.size, ad.at, ad.size, NULL, nonce, secret_span(s->key).at);
@@ -132,17 +95,42 @@ RESULT seal(struct sealer *s, uint64_t counter, struct span ad, struct span plai
     return ERR_INTERNAL;
 }
 
+RESULT seal_begin(struct sealing *g, struct sealer *s, uint64_t counter, struct span ad,
+                  uint8_t *out) {
+    uint8_t nonce[GCM_NONCE] = {0};
+    if (ad.size > GCM_SIZE_MAX) return ERR_TOO_LARGE;
+    *g = (struct sealing){.sealer = s, .out = out, .at = out, .counter = counter, .ad = ad};
+    if (s->alg != SEAL_AES256GCM) return OK;
+    put_u64(nonce, counter);
+    return gcm_begin(s->gcm, GCM_SEAL, nonce, ad);
+}
+
+RESULT seal_add(struct sealing *g, struct span piece) {
+    size_t before = (size_t)(g->at - g->out);
+    if (piece.size > GCM_SIZE_MAX - SEAL_TAG - before) return ERR_TOO_LARGE;
+    uint8_t *place = g->at;
+    g->at += piece.size;
+    if (g->sealer->alg == SEAL_AES256GCM) return gcm_add(g->sealer->gcm, GCM_SEAL, piece, place);
+    if (piece.size != 0 && piece.at != place) memcpy(place, piece.at, piece.size);
+    return OK;
+}
+
+RESULT seal_end(struct sealing *g) {
+    if (g->sealer->alg == SEAL_AES256GCM) return gcm_end(g->sealer->gcm, g->at);
+    return seal(g->sealer, g->counter, g->ad, span_of(g->out, (size_t)(g->at - g->out)), g->out);
+}
+
 RESULT unseal(struct sealer *s, uint64_t counter, struct span ad, struct span sealed,
               uint8_t *out) {
     uint8_t nonce[XCHACHA_NONCE] = {0};
     put_u64(nonce, counter);
     if (sealed.size < SEAL_TAG) return ERR_CORRUPT;
-    if (sealed.size > INT_MAX || ad.size > INT_MAX) return ERR_TOO_LARGE;
+    if (sealed.size > GCM_SIZE_MAX || ad.size > GCM_SIZE_MAX) return ERR_TOO_LARGE;
     struct span cipher = span_of(sealed.at, sealed.size - SEAL_TAG);
     const uint8_t *tag = sealed.at + cipher.size;
     switch (s->alg) {
     case SEAL_NULL: return null_unseal(cipher, tag, out);
-    case SEAL_AES256GCM: return gcm_unseal(s->opening, nonce, ad, cipher, tag, out);
+    case SEAL_AES256GCM: return gcm_unseal(s->gcm, nonce, ad, cipher, tag, out);
     case SEAL_XCHACHA20:
         return crypto_aead_xchacha20poly1305_ietf_decrypt(out, NULL, NULL, sealed.at, sealed.size,
                                                           ad.at, ad.size, nonce,

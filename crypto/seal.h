@@ -6,7 +6,7 @@
  * Nonce: the counter as 8 bytes little-endian, then zeros (24 bytes XChaCha20, 12 bytes AES-GCM).
  *
  * Algorithms have a byte that files carry, so every machine reads every file: XChaCha20-Poly1305 by
- * libsodium, AES-256-GCM by OpenSSL. SEAL_NULL is for the benchmark alone: it appends a tag of
+ * libsodium, AES-256-GCM by gcm.h. SEAL_NULL is for the benchmark alone: it appends a tag of
  * zeros, and nothing opens it unless seal_allow_null(true) was called, which only bench/ does. */
 #ifndef CONCLAVE_SEAL_H
 #define CONCLAVE_SEAL_H
@@ -26,6 +26,21 @@ void sealer_free(struct sealer *s);
 
 /* out has room for plain.size + SEAL_TAG; in place is allowed. */
 RESULT seal(struct sealer *s, uint64_t counter, struct span ad, struct span plain, uint8_t *out);
+/* The same for a plaintext in pieces, without gathering it first: what AES-GCM seals is read where
+ * it lies, once, and written to its place. `out` has room for all pieces and the tag. A piece may
+ * lie at its very place in `out`; otherwise it must not overlap it. One sealing of a sealer at a
+ * time, begun, added to and ended; when a step fails it is over. */
+struct sealing {
+    struct sealer *sealer; /* not owned */
+    uint8_t *out, *at;     /* the beginning; the place of the next piece */
+    uint64_t counter;      /* as given */
+    struct span ad;        /* as given: it stays until the end */
+};
+RESULT seal_begin(struct sealing *g, struct sealer *s, uint64_t counter, struct span ad,
+                  uint8_t *out);
+RESULT seal_add(struct sealing *g, struct span piece);
+RESULT seal_end(struct sealing *g); /* writes the tag behind the last piece */
+
 /* out has room for sealed.size - SEAL_TAG. ERR_CORRUPT when the tag does not match: then `out`
  * holds nothing of use. In place is allowed. */
 RESULT unseal(struct sealer *s, uint64_t counter, struct span ad, struct span sealed, uint8_t *out);

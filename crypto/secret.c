@@ -62,7 +62,7 @@ static enum err harden(const struct secret *s) {
 
 static enum err room_new(size_t size, struct secret **out) {
     if (size == 0) return ERR_INVALID;
-    if (size > KEYRING_MAX) return ERR_TOO_LARGE;
+    if (size > SECRET_MAX) return ERR_TOO_LARGE;
     struct secret *s = malloc(sizeof *s);
     if (s == NULL) return ERR_NOMEM;
     *s = (struct secret){.size = size, .at = sodium_malloc(size)};
@@ -150,6 +150,42 @@ RESULT secret_derive(const struct secret *master, const char *purpose, struct sp
     struct derivation d = {.master = master, .purpose = purpose, .id = id};
     return secret_fill(KEY_SIZE, fill_derived, &d, out);
 }
+
+#ifdef __x86_64__
+
+/* The ABI saves none of them across a call. */
+static __attribute__((noinline)) void wipe_low(void) { __asm__ volatile("vzeroall" ::: "memory"); }
+
+static __attribute__((noinline, target("avx512f"))) void wipe_high(void) {
+    __asm__ volatile("vpxorq %%zmm16, %%zmm16, %%zmm16\n\t"
+                     "vpxorq %%zmm17, %%zmm17, %%zmm17\n\t"
+                     "vpxorq %%zmm18, %%zmm18, %%zmm18\n\t"
+                     "vpxorq %%zmm19, %%zmm19, %%zmm19\n\t"
+                     "vpxorq %%zmm20, %%zmm20, %%zmm20\n\t"
+                     "vpxorq %%zmm21, %%zmm21, %%zmm21\n\t"
+                     "vpxorq %%zmm22, %%zmm22, %%zmm22\n\t"
+                     "vpxorq %%zmm23, %%zmm23, %%zmm23\n\t"
+                     "vpxorq %%zmm24, %%zmm24, %%zmm24\n\t"
+                     "vpxorq %%zmm25, %%zmm25, %%zmm25\n\t"
+                     "vpxorq %%zmm26, %%zmm26, %%zmm26\n\t"
+                     "vpxorq %%zmm27, %%zmm27, %%zmm27\n\t"
+                     "vpxorq %%zmm28, %%zmm28, %%zmm28\n\t"
+                     "vpxorq %%zmm29, %%zmm29, %%zmm29\n\t"
+                     "vpxorq %%zmm30, %%zmm30, %%zmm30\n\t"
+                     "vpxorq %%zmm31, %%zmm31, %%zmm31\n\t" ::
+                         : "memory");
+}
+
+void secret_wipe_registers(void) {
+    if (__builtin_cpu_supports("avx")) wipe_low();
+    if (__builtin_cpu_supports("avx512f")) wipe_high();
+}
+
+#else
+
+void secret_wipe_registers(void) {}
+
+#endif
 
 void random_bytes(void *at, size_t size) { randombytes_buf(at, size); }
 

@@ -16,7 +16,7 @@ struct secret;
 /* Must be called once before anything else in crypto/; idempotent, thread-safe. */
 RESULT crypto_start(struct why *why);
 
-/* A secret of `size` bytes (1..KEYRING_MAX), copied from `bytes` and then made read-only. The
+/* A secret of `size` bytes (1..SECRET_MAX), copied from `bytes` and then made read-only. The
  * caller still has to wipe its own copy. ERR_NOMEM when the memory can't be had or locked. */
 RESULT secret_new(const void *bytes, size_t size, struct secret **out);
 RESULT secret_random(size_t size, struct secret **out);
@@ -34,6 +34,10 @@ bool secret_equal(const struct secret *a, const struct secret *b); /* constant-t
 #define KEY_SIZE 32
 RESULT secret_derive(const struct secret *master, const char *purpose, struct span id,
                      struct secret **out);
+
+/* Zeroes the vector registers, in which the last copy of a value may stand for long while a thread
+ * sleeps: a debugger's core has them. x86-64 only. */
+void secret_wipe_registers(void);
 
 /* Random bytes and ids. */
 void random_bytes(void *at, size_t size);

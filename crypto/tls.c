@@ -19,6 +19,7 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <sodium.h>
 
 #define QUEUE_MAX       (2 * PEER_QUEUE_MAX) /* bytes waiting in one direction */
 #define QUEUE_KEEP      (2 * MIB)            /* an empty queue gives back what is more */
@@ -39,6 +40,7 @@ struct tls_context {
     SSL_CTX *ctx;           /* owned */
     bool server;            /* accepts */
     enum tls_verify verify; /* of the other side */
+    bool foreign_root;      /* only its CN is believed */
     uint8_t alpn[ALPN_MAX]; /* length byte and name, each */
     unsigned alpn_size;     /* bytes in use; 0: no ALPN */
     bool alpn_optional;     /* "http/1.1" is among them: none at all means it */
@@ -187,7 +189,8 @@ static bool context_alpn(struct tls_context *c) {
 
 static bool context_protocol(SSL_CTX *ctx, bool tls12) {
     SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-                                 SSL_OP_CIPHER_SERVER_PREFERENCE);
+                                 SSL_OP_CIPHER_SERVER_PREFERENCE |
+                                 SSL_OP_CLEANSE_PLAINTEXT); /* secrets come this way */
     SSL_CTX_set_mode(ctx, SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_security_level(ctx, 2);
@@ -200,7 +203,10 @@ static bool context_protocol(SSL_CTX *ctx, bool tls12) {
                                          "TLS_CHACHA20_POLY1305_SHA256") == 1 &&
            (!tls12 || SSL_CTX_set_cipher_list(ctx, "ECDHE-ECDSA-AES128-GCM-SHA256:"
                                                    "ECDHE-ECDSA-AES256-GCM-SHA384:"
-                                                   "ECDHE-ECDSA-CHACHA20-POLY1305") == 1);
+                                                   "ECDHE-ECDSA-CHACHA20-POLY1305:"
+                                                   "ECDHE-RSA-AES128-GCM-SHA256:"
+                                                   "ECDHE-RSA-AES256-GCM-SHA384:"
+                                                   "ECDHE-RSA-CHACHA20-POLY1305") == 1);
 }
 
 static enum err context_trust(struct tls_context *c, struct span root_pem, struct why *why) {
@@ -210,7 +216,7 @@ static enum err context_trust(struct tls_context *c, struct span root_pem, struc
     SSL_CTX_set_verify(c->ctx, mode, NULL);
     if (c->verify == TLS_VERIFY_NONE) return OK;
     X509_STORE *store;
-    TRY(trust_new(root_pem, &store, why));
+    TRY(trust_new(root_pem, !c->foreign_root, &store, why));
     SSL_CTX_set_cert_store(c->ctx, store); /* takes it */
     return OK;
 }
@@ -231,7 +237,8 @@ static enum err context_identity(SSL_CTX *ctx, const struct tls_config *config, 
         return fail_with(why, ERR_INVALID, "TLS: a certificate goes with its key");
     EVP_PKEY *key;
     TRY(context_chain(ctx, config->cert_pem, why));
-    TRY(pkey_parse(config->key_pem, &key, why));
+    TRY(config->foreign_cert ? pkey_parse_any(config->key_pem, &key, why)
+                             : pkey_parse(config->key_pem, &key, why));
     bool fine = SSL_CTX_use_PrivateKey(ctx, key) == 1 && SSL_CTX_check_private_key(ctx) == 1;
     EVP_PKEY_free(key);
     return fine ? OK : openssl_fail(why, ERR_CERTIFICATE, "own certificate");
@@ -254,6 +261,7 @@ RESULT tls_context_new(const struct tls_config *config, struct tls_context **out
     atomic_init(&c->refs, 1);
     c->server = config->server;
     c->verify = config->verify;
+    c->foreign_root = config->foreign_root;
     ERR_clear_error();
     enum err e = context_fill(c, config, why);
     ERR_clear_error();
@@ -482,7 +490,35 @@ RESULT tls_peer(const struct tls *t, struct x509_subject *out) {
     if (cert == NULL) return ERR_NOT_FOUND;
     if (t->context->verify == TLS_VERIFY_NONE || SSL_get_verify_result(t->ssl) != X509_V_OK)
         return ERR_UNAUTHENTICATED;
-    return subject_read(cert, out, NULL);
+    return t->context->foreign_root ? subject_read_foreign(cert, out)
+                                    : subject_read(cert, out, NULL);
+}
+
+static enum err key_digest(X509 *cert, uint8_t digest[32]) {
+    unsigned char *der = NULL;
+    int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+    if (size <= 0) return ERR_NOMEM;
+    int fail = crypto_hash_sha256(digest, der, (unsigned)size);
+    OPENSSL_free(der);
+    return fail != 0 ? ERR_INTERNAL : OK;
+}
+
+/* The signer is the next one of the chain as it was verified, whatever the peer has sent. */
+RESULT tls_peer_digests(const struct tls *t, uint8_t key[32], uint8_t issuer[32]) {
+    uint8_t own[32], signer[32];
+    X509 *cert = SSL_get0_peer_certificate(t->ssl);
+    if (t->state == TLS_HANDSHAKE) return ERR_PRECONDITION;
+    if (cert == NULL) return ERR_NOT_FOUND;
+    STACK_OF(X509) *chain = SSL_get0_verified_chain(t->ssl);
+    if (t->context->verify == TLS_VERIFY_NONE || SSL_get_verify_result(t->ssl) != X509_V_OK ||
+        chain == NULL || sk_X509_num(chain) == 0)
+        return ERR_UNAUTHENTICATED;
+    ERR_clear_error();
+    TRY(key_digest(cert, own));
+    TRY(key_digest(sk_X509_value(chain, sk_X509_num(chain) > 1 ? 1 : 0), signer));
+    memcpy(key, own, sizeof own);
+    memcpy(issuer, signer, sizeof signer);
+    return OK;
 }
 
 RESULT tls_peer_root(const struct tls *t, struct buf *out_pem) {

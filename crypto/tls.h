@@ -32,6 +32,8 @@ struct tls_config {
     const char *const *alpn;      /* NULL-terminated list, by preference; others are refused, and so
                                      is none at all, unless "http/1.1" is listed; NULL: no ALPN */
     bool tls12;                   /* also TLS 1.2 with AEAD (client port only) */
+    bool foreign_cert;            /* own certificate is of another PKI: a key of any kind */
+    bool foreign_root;            /* the trust is: of a peer only the CN is believed */
 };
 
 /* Copies everything. ERR_CERTIFICATE when key and certificate don't match. */
@@ -59,9 +61,13 @@ struct span tls_pending(struct tls *t);
 void tls_sent(struct tls *t, size_t size);
 
 const char *tls_alpn(const struct tls *t); /* "" before open or when none */
-/* The subject of the verified peer certificate; ERR_NOT_FOUND when the peer gave none,
+/* The subject of the verified peer certificate (of another PKI: its CN, or nothing);
+ * ERR_NOT_FOUND when the peer gave none,
  * ERR_UNAUTHENTICATED under TLS_VERIFY_NONE, ERR_PRECONDITION before open. */
 RESULT tls_peer(const struct tls *t, struct x509_subject *out);
+/* Of a verified peer certificate: SHA-256 of its public key and of the key that signed it, each as
+ * SubjectPublicKeyInfo in DER. Errors as tls_peer; outputs are written on OK only. */
+RESULT tls_peer_digests(const struct tls *t, uint8_t key[32], uint8_t issuer[32]);
 /* The PEM of the last (root-most) certificate that the peer sent; for the joiner's digest check.
  * The digest says that this root is the right one, not that the peer is of it: anyone can show it.
  * So nothing secret is said on such a connection; the next one trusts this root and verifies. */

@@ -1,10 +1,10 @@
-/* The implementation of x509.h over OpenSSL 3. Certificates are built from validated values as
- * objects, never through OpenSSL's configuration strings, where a comma in a name is another name.
- * Called by store/ca.c to issue, and by whoever holds a certificate to check it.
+/* X.509 objects from bytes and back: PEM, keys, names, hosts, dates, requests and digests. What
+ * makes certificates is in x509_issue.c, what judges them in x509_verify.c, a CA that its user
+ * brings in x509_ca.c.
  *
- * Invariants: every key is on P-256, every signature ECDSA with SHA-256; serials are 127 random
- * bits; a subject's parts are 1..NAME_MAX_SIZE characters of [A-Za-z0-9._-]. Private keys pass
- * through OpenSSL's locked heap only and are freed before a function returns. */
+ * Invariants: a node's key is on P-256; a subject's parts are 1..NAME_MAX_SIZE characters of
+ * [A-Za-z0-9._-]. Private keys pass through OpenSSL's locked heap only and are freed before a
+ * function returns. */
 #include "crypto/x509_internal.h"
 
 #include "crypto/base36.h"
@@ -20,12 +20,10 @@
 #include <openssl/x509v3.h>
 #include <sodium.h>
 
-#define GROUP       "prime256v1" /* P-256 as OpenSSL calls it */
-#define KEY_ID_SIZE 20           /* of the SHA-256 of the public key, RFC 7093 */
-#define SERIAL_SIZE 16
-#define CERTS_MAX   8   /* in one PEM */
-#define HOST_MAX    253 /* a DNS name, RFC 1035 */
-#define ROOT_CN     "conclave-ca"
+#define GROUP     "prime256v1"                                     /* P-256 as OpenSSL calls it */
+#define CERTS_MAX 16                                               /* in one PEM */
+#define HOST_MAX  253                                              /* a DNS name, RFC 1035 */
+#define PROOF_OF  "conclave: the holder of this certificate's key" /* and a NUL, before the bytes */
 
 enum err openssl_fail(struct why *why, enum err e, const char *what) {
     unsigned long code = ERR_peek_error();
@@ -50,23 +48,52 @@ static BIO *bio_over(struct span s) {
     return s.size == 0 || s.size > INT_MAX ? NULL : BIO_new_mem_buf(s.at, (int)s.size);
 }
 
-static bool is_p256(const EVP_PKEY *key) {
+static bool is_on(const EVP_PKEY *key, const char *curve) {
     char group[32];
     size_t size;
     return EVP_PKEY_is_a(key, "EC") == 1 &&
            EVP_PKEY_get_group_name(key, group, sizeof group, &size) == 1 &&
-           strcmp(group, GROUP) == 0;
+           strcmp(group, curve) == 0;
+}
+
+static bool is_p256(const EVP_PKEY *key) { return is_on(key, GROUP); }
+
+const EVP_MD *signing_digest(const EVP_PKEY *key) {
+    if (is_p256(key)) return EVP_sha256();
+    if (is_on(key, "secp384r1")) return EVP_sha384();
+    if (is_on(key, "secp521r1")) return EVP_sha512();
+    bool rsa = EVP_PKEY_is_a(key, "RSA") == 1 && EVP_PKEY_get_bits(key) >= RSA_BITS_MIN;
+    return rsa ? EVP_sha256() : NULL;
+}
+
+RESULT pkey_parse_any(const struct secret *pem, EVP_PKEY **out, struct why *why) {
+    BIO *in = bio_over(secret_span(pem));
+    if (in == NULL) return openssl_fail(why, ERR_NOMEM, "private key");
+    *out = PEM_read_bio_PrivateKey(in, NULL, no_passphrase, NULL);
+    BIO_free(in);
+    return *out == NULL ? openssl_fail(why, ERR_INVALID, "private key") : OK;
 }
 
 RESULT pkey_parse(const struct secret *pem, EVP_PKEY **out, struct why *why) {
-    BIO *in = bio_over(secret_span(pem));
-    if (in == NULL) return openssl_fail(why, ERR_NOMEM, "private key");
-    EVP_PKEY *key = PEM_read_bio_PrivateKey(in, NULL, no_passphrase, NULL);
-    BIO_free(in);
-    if (key == NULL) return openssl_fail(why, ERR_INVALID, "private key");
+    EVP_PKEY *key;
+    TRY(pkey_parse_any(pem, &key, why));
     if (!is_p256(key)) {
         EVP_PKEY_free(key);
         return fail_with(why, ERR_INVALID, "private key: not on the curve P-256");
+    }
+    *out = key;
+    return OK;
+}
+
+RESULT pkey_parse_signer(const struct secret *pem, EVP_PKEY **out, struct why *why) {
+    EVP_PKEY *key;
+    TRY(pkey_parse_any(pem, &key, why));
+    if (signing_digest(key) == NULL) {
+        EVP_PKEY_free(key);
+        return fail_with(
+            why, ERR_INVALID,
+            "private key: a CA's is RSA of %d bits or more, or on P-256, P-384 or P-521",
+            RSA_BITS_MIN);
     }
     *out = key;
     return OK;
@@ -107,8 +134,7 @@ RESULT certs_parse(struct span pem, const char *what, STACK_OF(X509) * *out, str
     return OK;
 }
 
-/* The first certificate of a PEM. */
-static enum err cert_parse(struct span pem, const char *what, X509 **out, struct why *why) {
+RESULT cert_parse(struct span pem, const char *what, X509 **out, struct why *why) {
     STACK_OF(X509) * certs;
     TRY(certs_parse(pem, what, &certs, why));
     *out = sk_X509_shift(certs);
@@ -139,10 +165,18 @@ static bool name_fits(const char *s) {
     return size > 0 && size <= NAME_MAX_SIZE && strspn(s, permitted) == size;
 }
 
-static enum err check_name(const char *what, const char *s, struct why *why) {
+RESULT check_name(const char *what, const char *s, struct why *why) {
     if (name_fits(s)) return OK;
     return fail_with(why, ERR_INVALID, "%s: 1 to %d letters, digits, '-', '_' or '.'", what,
                      NAME_MAX_SIZE);
+}
+
+/* The names by which a server is known to be what it is: nobody else is called so. */
+static bool is_reserved(const char *name) {
+    static const char *const words[] = {ROLE_MANAGER, ROLE_WORKER, ROLE_CLIENT, ROOT_CN};
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+        if (strcasecmp(name, words[i]) == 0) return true;
+    return false;
 }
 
 /* An IP address or a DNS name; never a role's name, by which a server is known to its clients. */
@@ -152,13 +186,10 @@ static bool host_fits(void *ctx, const char *host) {
     uint8_t ip[sizeof(struct in6_addr)];
     (void)ctx;
     if (inet_pton(AF_INET, host, ip) == 1 || inet_pton(AF_INET6, host, ip) == 1) return true;
-    return strspn(host, permitted) == strlen(host) && strcasecmp(host, ROLE_MANAGER) != 0 &&
-           strcasecmp(host, ROLE_CLIENT) != 0;
+    return strspn(host, permitted) == strlen(host) && !is_reserved(host);
 }
 
-/* Calls `each` for every host of the list; false at the first that it refuses, or when one is
- * empty. */
-static bool hosts_walk(const char *hosts, bool (*each)(void *ctx, const char *host), void *ctx) {
+bool hosts_walk(const char *hosts, bool (*each)(void *ctx, const char *host), void *ctx) {
     while (*hosts != '\0') {
         char host[HOST_MAX + 1];
         size_t size = strcspn(hosts, ",");
@@ -174,8 +205,9 @@ static bool hosts_walk(const char *hosts, bool (*each)(void *ctx, const char *ho
     return true;
 }
 
-static enum err check_subject(const struct x509_subject *s, struct why *why) {
+RESULT check_subject(const struct x509_subject *s, struct why *why) {
     TRY(check_name("CN", s->cn, why));
+    if (is_reserved(s->cn)) return fail_with(why, ERR_INVALID, "CN: \"%s\" is reserved", s->cn);
     TRY(check_name("OU", s->ou, why));
     TRY(check_name("O", s->o, why));
     if (strnlen(s->hosts, HOSTS_ROOM) < HOSTS_ROOM && hosts_walk(s->hosts, host_fits, NULL))
@@ -189,8 +221,7 @@ static bool name_add(X509_NAME *name, int nid, const char *value) {
                                       0) == 1;
 }
 
-/* In the order O, OU, CN; NULL parts are left out. */
-static bool name_fill(X509_NAME *name, const char *o, const char *ou, const char *cn) {
+bool name_fill(X509_NAME *name, const char *o, const char *ou, const char *cn) {
     return name_add(name, NID_organizationName, o) &&
            name_add(name, NID_organizationalUnitName, ou) && name_add(name, NID_commonName, cn);
 }
@@ -218,14 +249,11 @@ RESULT subject_read(X509 *cert, struct x509_subject *out, struct why *why) {
     return OK;
 }
 
-static bool set_dates(X509 *cert, int64_t from_s, int64_t until_s) {
-    ASN1_TIME *from = ASN1_TIME_set(NULL, (time_t)from_s);
-    ASN1_TIME *until = ASN1_TIME_set(NULL, (time_t)until_s);
-    bool done = from != NULL && until != NULL && X509_set1_notBefore(cert, from) == 1 &&
-                X509_set1_notAfter(cert, until) == 1;
-    ASN1_TIME_free(from);
-    ASN1_TIME_free(until);
-    return done;
+RESULT subject_read_foreign(X509 *cert, struct x509_subject *out) {
+    struct x509_subject s = {0};
+    if (!name_get(X509_get_subject_name(cert), NID_commonName, s.cn)) s.cn[0] = '\0';
+    *out = s;
+    return OK;
 }
 
 static bool seconds_of(const ASN1_TIME *t, int64_t *out) {
@@ -235,10 +263,27 @@ static bool seconds_of(const ASN1_TIME *t, int64_t *out) {
     return true;
 }
 
-static enum err cert_dates(const X509 *cert, int64_t *not_before_s, int64_t *not_after_s) {
+RESULT cert_dates(const X509 *cert, int64_t *not_before_s, int64_t *not_after_s) {
     bool fine = seconds_of(X509_get0_notBefore(cert), not_before_s) &&
                 seconds_of(X509_get0_notAfter(cert), not_after_s);
     return fine ? OK : ERR_CERTIFICATE;
+}
+
+RESULT x509_first(struct span pem, struct buf *out_pem, struct why *why) {
+    X509 *cert;
+    enum err e = cert_parse(pem, "certificate", &cert, why);
+    if (e != OK) return e == ERR_INVALID ? ERR_CERTIFICATE : e;
+    e = cert_write(cert, out_pem);
+    X509_free(cert);
+    return e;
+}
+
+RESULT x509_subject(struct span cert_pem, struct x509_subject *out) {
+    X509 *cert;
+    TRY(cert_parse(cert_pem, "certificate", &cert, NULL));
+    enum err e = subject_read(cert, out, NULL);
+    X509_free(cert);
+    return e;
 }
 
 RESULT x509_dates(struct span cert_pem, int64_t *not_before_s, int64_t *not_after_s) {
@@ -268,111 +313,6 @@ bool x509_has_hosts(struct span cert_pem, const char *hosts) {
     return all;
 }
 
-/* --- extensions --- */
-
-static bool ext_add(X509 *cert, int nid, void *value, bool critical) {
-    return value != NULL && X509_add1_ext_i2d(cert, nid, value, critical, X509V3_ADD_DEFAULT) == 1;
-}
-
-/* pathlen < 0: not a CA. */
-static bool ext_constraints(X509 *cert, long pathlen) {
-    BASIC_CONSTRAINTS *bc = BASIC_CONSTRAINTS_new();
-    if (bc == NULL) return false;
-    bool fine = true;
-    if (pathlen >= 0) {
-        bc->ca = 1;
-        bc->pathlen = ASN1_INTEGER_new();
-        fine = bc->pathlen != NULL && ASN1_INTEGER_set(bc->pathlen, pathlen) == 1;
-    }
-    fine = fine && ext_add(cert, NID_basic_constraints, bc, true);
-    BASIC_CONSTRAINTS_free(bc);
-    return fine;
-}
-
-#define USAGE_SIGN      0 /* digitalSignature, RFC 5280 4.2.1.3 */
-#define USAGE_CERT_SIGN 5 /* keyCertSign */
-
-static bool ext_usage(X509 *cert, int bit) {
-    ASN1_BIT_STRING *usage = ASN1_BIT_STRING_new();
-    bool fine = usage != NULL && ASN1_BIT_STRING_set_bit(usage, bit, 1) == 1 &&
-                ext_add(cert, NID_key_usage, usage, true);
-    ASN1_BIT_STRING_free(usage);
-    return fine;
-}
-
-static bool ext_purposes(X509 *cert) {
-    EXTENDED_KEY_USAGE *eku = EXTENDED_KEY_USAGE_new();
-    bool fine = eku != NULL && sk_ASN1_OBJECT_push(eku, OBJ_nid2obj(NID_server_auth)) > 0 &&
-                sk_ASN1_OBJECT_push(eku, OBJ_nid2obj(NID_client_auth)) > 0 &&
-                ext_add(cert, NID_ext_key_usage, eku, false);
-    EXTENDED_KEY_USAGE_free(eku);
-    return fine;
-}
-
-/* Takes `text`, also on failure. */
-static bool names_push(GENERAL_NAMES *names, int type, ASN1_STRING *text) {
-    GENERAL_NAME *name = GENERAL_NAME_new();
-    if (name == NULL || text == NULL) {
-        GENERAL_NAME_free(name);
-        ASN1_STRING_free(text);
-        return false;
-    }
-    GENERAL_NAME_set0_value(name, type, text);
-    if (sk_GENERAL_NAME_push(names, name) > 0) return true;
-    GENERAL_NAME_free(name);
-    return false;
-}
-
-static bool names_push_dns(GENERAL_NAMES *names, const char *dns) {
-    ASN1_STRING *text = ASN1_IA5STRING_new();
-    if (text != NULL && ASN1_STRING_set(text, dns, -1) != 1) {
-        ASN1_STRING_free(text);
-        text = NULL;
-    }
-    return names_push(names, GEN_DNS, text);
-}
-
-static bool names_push_host(GENERAL_NAMES *names, const char *host) {
-    ASN1_OCTET_STRING *ip = a2i_IPADDRESS(host);
-    if (ip != NULL) return names_push(names, GEN_IPADD, ip);
-    ERR_clear_error();
-    return names_push_dns(names, host);
-}
-
-static bool host_push(void *ctx, const char *host) { return names_push_host(ctx, host); }
-
-static bool ext_names(X509 *cert, const struct x509_subject *s) {
-    GENERAL_NAMES *names = GENERAL_NAMES_new();
-    bool fine = names != NULL && names_push_dns(names, s->ou) && names_push_dns(names, s->cn) &&
-                hosts_walk(s->hosts, host_push, names) &&
-                ext_add(cert, NID_subject_alt_name, names, false);
-    GENERAL_NAMES_free(names);
-    return fine;
-}
-
-static bool ext_own_id(X509 *cert) {
-    uint8_t digest[EVP_MAX_MD_SIZE];
-    unsigned size;
-    ASN1_OCTET_STRING *id = ASN1_OCTET_STRING_new();
-    bool fine = id != NULL && X509_pubkey_digest(cert, EVP_sha256(), digest, &size) == 1 &&
-                size >= KEY_ID_SIZE && ASN1_OCTET_STRING_set(id, digest, KEY_ID_SIZE) == 1 &&
-                ext_add(cert, NID_subject_key_identifier, id, false);
-    ASN1_OCTET_STRING_free(id);
-    return fine;
-}
-
-static bool ext_issuer_id(X509 *cert, X509 *issuer) {
-    const ASN1_OCTET_STRING *id = X509_get0_subject_key_id(issuer);
-    AUTHORITY_KEYID *by = AUTHORITY_KEYID_new();
-    bool fine = by != NULL && id != NULL;
-    if (fine) {
-        by->keyid = ASN1_OCTET_STRING_dup(id);
-        fine = by->keyid != NULL && ext_add(cert, NID_authority_key_identifier, by, false);
-    }
-    AUTHORITY_KEYID_free(by);
-    return fine;
-}
-
 /* --- keys, roots, requests --- */
 
 static enum err fill_pem(void *ctx, uint8_t *at, size_t size) {
@@ -391,50 +331,6 @@ RESULT x509_key_new(struct secret **out_pem, struct why *why) {
     enum err e = size <= 0 ? openssl_fail(why, ERR_INTERNAL, "making a key")
                            : secret_fill((size_t)size, fill_pem, at, out_pem);
     BIO_free(bio);
-    EVP_PKEY_free(key);
-    return e;
-}
-
-/* Positive, never zero: the top bit of 128 is clear, the next is set. */
-static bool set_serial(X509 *cert) {
-    uint8_t raw[SERIAL_SIZE];
-    random_bytes(raw, sizeof raw);
-    raw[0] = (uint8_t)((raw[0] & 0x7f) | 0x40);
-    BIGNUM *number = BN_bin2bn(raw, sizeof raw, NULL);
-    bool fine = number != NULL && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(cert)) != NULL;
-    BN_free(number);
-    return fine;
-}
-
-static X509 *cert_new(EVP_PKEY *key) {
-    X509 *cert = X509_new();
-    if (cert != NULL && X509_set_version(cert, X509_VERSION_3) == 1 && set_serial(cert) &&
-        X509_set_pubkey(cert, key) == 1)
-        return cert;
-    X509_free(cert);
-    return NULL;
-}
-
-static bool root_build(X509 *cert, EVP_PKEY *key, const char *cluster_id) {
-    int64_t now_s = (int64_t)time(NULL);
-    return name_fill(X509_get_subject_name(cert), cluster_id, NULL, ROOT_CN) &&
-           X509_set_issuer_name(cert, X509_get_subject_name(cert)) == 1 &&
-           set_dates(cert, now_s - BACKDATE_S, now_s + ROOT_VALIDITY_S) &&
-           ext_constraints(cert, 1) && ext_usage(cert, USAGE_CERT_SIGN) && ext_own_id(cert) &&
-           X509_sign(cert, key, EVP_sha256()) > 0;
-}
-
-RESULT x509_root(const struct secret *key_pem, const char *cluster_id, struct buf *out_pem,
-                 struct why *why) {
-    EVP_PKEY *key = NULL;
-    TRY(check_name("cluster id", cluster_id, why));
-    TRY(pkey_parse(key_pem, &key, why));
-    X509 *cert = cert_new(key);
-    enum err e = OK;
-    if (cert == NULL || !root_build(cert, key, cluster_id))
-        e = openssl_fail(why, ERR_INTERNAL, "making a root certificate");
-    if (e == OK) e = cert_write(cert, out_pem);
-    X509_free(cert);
     EVP_PKEY_free(key);
     return e;
 }
@@ -461,8 +357,7 @@ RESULT x509_request(const struct secret *key_pem, const char *cn, struct buf *ou
     return e;
 }
 
-/* The public key of a request that was signed with its private key. */
-static enum err request_key(struct span pem, EVP_PKEY **out, struct why *why) {
+RESULT request_key(struct span pem, EVP_PKEY **out, struct why *why) {
     if (pem.size > PEM_MAX) return fail_with(why, ERR_TOO_LARGE, "certificate request: too large");
     BIO *in = bio_over(pem);
     X509_REQ *request = in == NULL ? NULL : PEM_read_bio_X509_REQ(in, NULL, no_passphrase, NULL);
@@ -483,154 +378,6 @@ static enum err request_key(struct span pem, EVP_PKEY **out, struct why *why) {
     return e;
 }
 
-/* --- issuing --- */
-
-/* Who signs. */
-struct issuer {
-    X509 *root;    /* owned */
-    EVP_PKEY *key; /* owned; the root's */
-};
-
-static void issuer_free(struct issuer *i) {
-    X509_free(i->root);
-    EVP_PKEY_free(i->key);
-}
-
-static enum err issuer_parse(const struct secret *key_pem, struct span root_pem, struct issuer *out,
-                             struct why *why) {
-    struct issuer i = {0};
-    enum err e = cert_parse(root_pem, "root certificate", &i.root, why);
-    if (e == OK) e = pkey_parse(key_pem, &i.key, why);
-    if (e == OK && X509_check_private_key(i.root, i.key) != 1)
-        e = openssl_fail(why, ERR_INVALID, "root certificate");
-    if (e == OK && X509_check_ca(i.root) != 1)
-        e = fail_with(why, ERR_INVALID, "root certificate: not one that may sign others");
-    if (e == OK)
-        *out = i;
-    else
-        issuer_free(&i);
-    return e;
-}
-
-static bool leaf_build(X509 *cert, const struct issuer *issuer, const struct x509_subject *s,
-                       int64_t from_s, int64_t until_s) {
-    return name_fill(X509_get_subject_name(cert), s->o, s->ou, s->cn) &&
-           X509_set_issuer_name(cert, X509_get_subject_name(issuer->root)) == 1 &&
-           set_dates(cert, from_s, until_s) && ext_constraints(cert, -1) &&
-           ext_usage(cert, USAGE_SIGN) && ext_purposes(cert) && ext_names(cert, s) &&
-           ext_own_id(cert) && ext_issuer_id(cert, issuer->root) &&
-           X509_sign(cert, issuer->key, EVP_sha256()) > 0;
-}
-
-static enum err issue(const struct issuer *issuer, EVP_PKEY *key, const struct x509_subject *s,
-                      int64_t now_s, int64_t validity_s, struct buf *out_pem, struct why *why) {
-    int64_t root_from_s;
-    int64_t root_until_s;
-    TRY(cert_dates(issuer->root, &root_from_s, &root_until_s));
-    int64_t until_s = now_s + validity_s;
-    if (until_s > root_until_s) until_s = root_until_s; /* nothing outlives its root */
-    X509 *cert = cert_new(key);
-    enum err e = OK;
-    if (cert == NULL || !leaf_build(cert, issuer, s, now_s - BACKDATE_S, until_s))
-        e = openssl_fail(why, ERR_INTERNAL, "making a certificate");
-    if (e == OK) e = cert_write(cert, out_pem);
-    X509_free(cert);
-    return e;
-}
-
-RESULT x509_issue(const struct secret *root_key_pem, struct span root_pem, struct span request_pem,
-                  const struct x509_subject *subject, int64_t now_s, int64_t validity_s,
-                  struct buf *out_pem, struct why *why) {
-    struct issuer issuer;
-    EVP_PKEY *key = NULL;
-    TRY(check_subject(subject, why));
-    if (validity_s <= 0 || validity_s > ROOT_VALIDITY_S || now_s < 0 || now_s > INT64_MAX / 2)
-        return fail_with(why, ERR_INVALID, "certificate: no such time of validity");
-    TRY(request_key(request_pem, &key, why));
-    enum err e = issuer_parse(root_key_pem, root_pem, &issuer, why);
-    if (e == OK) {
-        e = issue(&issuer, key, subject, now_s, validity_s, out_pem, why);
-        issuer_free(&issuer);
-    }
-    EVP_PKEY_free(key);
-    return e;
-}
-
-/* --- verifying --- */
-
-RESULT trust_new(struct span root_pem, X509_STORE **out, struct why *why) {
-    STACK_OF(X509) * roots;
-    TRY(certs_parse(root_pem, "root certificate", &roots, why));
-    X509_STORE *store = X509_STORE_new();
-    bool fine = store != NULL && X509_STORE_set_flags(store, X509_V_FLAG_X509_STRICT) == 1;
-    for (int i = 0; fine && i < sk_X509_num(roots); i++)
-        fine = X509_STORE_add_cert(store, sk_X509_value(roots, i)) == 1;
-    certs_free(roots);
-    if (!fine) {
-        X509_STORE_free(store);
-        return openssl_fail(why, ERR_NOMEM, "root certificate");
-    }
-    *out = store;
-    return OK;
-}
-
-enum err cert_refused(int verify_error, struct why *why) {
-    const char *what;
-    switch (verify_error) {
-    case X509_V_ERR_OUT_OF_MEM: return fail_with(why, ERR_NOMEM, "certificate: out of memory");
-    case X509_V_ERR_CERT_HAS_EXPIRED: what = "it has expired"; break;
-    case X509_V_ERR_CERT_NOT_YET_VALID: what = "it is not yet valid: is the clock right?"; break;
-    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
-    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN: what = "issued by another cluster's root"; break;
-    case X509_V_ERR_CERT_SIGNATURE_FAILURE: what = "its signature is not the root's"; break;
-    case X509_V_ERR_INVALID_PURPOSE: what = "not meant for both server and client"; break;
-    case X509_V_ERR_IP_ADDRESS_MISMATCH:
-    case X509_V_ERR_HOSTNAME_MISMATCH: what = "issued to another name or role"; break;
-    default: what = X509_verify_cert_error_string(verify_error); break;
-    }
-    return fail_with(why, ERR_CERTIFICATE, "certificate refused: %s", what);
-}
-
-/* Verifies the first of `certs` with the rest as what may lead to the root. */
-static enum err chain_verify(X509_STORE *store, STACK_OF(X509) * certs, int64_t now_s,
-                             struct why *why) {
-    X509 *leaf = sk_X509_value(certs, 0);
-    X509_STORE_CTX *ctx = X509_STORE_CTX_new();
-    if (ctx == NULL || X509_STORE_CTX_init(ctx, store, leaf, certs) != 1) {
-        X509_STORE_CTX_free(ctx);
-        return openssl_fail(why, ERR_NOMEM, "certificate");
-    }
-    X509_STORE_CTX_set_time(ctx, 0, (time_t)now_s);
-    int verified = X509_verify_cert(ctx);
-    int verify_error = X509_STORE_CTX_get_error(ctx);
-    X509_STORE_CTX_free(ctx);
-    ERR_clear_error();
-    if (verified != 1) return cert_refused(verify_error, why);
-    if (X509_check_purpose(leaf, X509_PURPOSE_SSL_SERVER, 0) != 1 ||
-        X509_check_purpose(leaf, X509_PURPOSE_SSL_CLIENT, 0) != 1)
-        return cert_refused(X509_V_ERR_INVALID_PURPOSE, why);
-    return OK;
-}
-
-RESULT x509_verify(struct span root_pem, struct span cert_pem, int64_t now_s,
-                   struct x509_subject *out, struct why *why) {
-    STACK_OF(X509) * certs;
-    X509_STORE *store;
-    enum err e = certs_parse(cert_pem, "certificate", &certs, why);
-    if (e != OK) return e == ERR_INVALID ? ERR_CERTIFICATE : e;
-    e = trust_new(root_pem, &store, why);
-    if (e == OK) {
-        e = chain_verify(store, certs, now_s, why);
-        if (e == OK) e = subject_read(sk_X509_value(certs, 0), out, why);
-        X509_STORE_free(store);
-    }
-    certs_free(certs);
-    return e;
-}
-
 RESULT x509_key_matches(struct span cert_pem, const struct secret *key_pem, struct why *why) {
     X509 *cert;
     EVP_PKEY *key = NULL;
@@ -646,9 +393,136 @@ RESULT x509_key_matches(struct span cert_pem, const struct secret *key_pem, stru
     return e;
 }
 
+/* --- digests and names as others compare them --- */
+
+RESULT spki_of(X509 *cert, struct buf *out) {
+    unsigned char *der = NULL;
+    int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+    if (size <= 0) return openssl_fail(NULL, ERR_NOMEM, "key");
+    enum err e = buf_add(out, der, (size_t)size);
+    OPENSSL_free(der);
+    return e;
+}
+
+static enum err digest_of(struct span bytes, uint8_t out[KEY_DIGEST_SIZE]) {
+    return crypto_hash_sha256(out, bytes.at, bytes.size) == 0 ? OK : ERR_INTERNAL;
+}
+
+RESULT cert_key_digest(X509 *cert, uint8_t out[KEY_DIGEST_SIZE]) {
+    struct buf der = buf_new(PEM_MAX);
+    enum err e = spki_of(cert, &der);
+    if (e == OK) e = digest_of(buf_span(&der), out);
+    buf_free(&der);
+    return e;
+}
+
+static enum err pkey_digest(EVP_PKEY *key, uint8_t out[KEY_DIGEST_SIZE]) {
+    unsigned char *der = NULL;
+    int size = i2d_PUBKEY(key, &der);
+    if (size <= 0) return openssl_fail(NULL, ERR_NOMEM, "key");
+    enum err e = digest_of(span_of(der, (size_t)size), out);
+    OPENSSL_free(der);
+    return e;
+}
+
+RESULT x509_key_digest(struct span cert_pem, uint8_t out[KEY_DIGEST_SIZE]) {
+    X509 *cert;
+    TRY(cert_parse(cert_pem, "certificate", &cert, NULL));
+    enum err e = cert_key_digest(cert, out);
+    X509_free(cert);
+    return e;
+}
+
+RESULT x509_request_digest(struct span request_pem, uint8_t out[KEY_DIGEST_SIZE], struct why *why) {
+    EVP_PKEY *key;
+    TRY(request_key(request_pem, &key, why));
+    enum err e = pkey_digest(key, out);
+    EVP_PKEY_free(key);
+    return e;
+}
+
+RESULT x509_private_digest(const struct secret *key_pem, uint8_t out[KEY_DIGEST_SIZE],
+                           struct why *why) {
+    EVP_PKEY *key;
+    TRY(pkey_parse_any(key_pem, &key, why));
+    enum err e = pkey_digest(key, out);
+    EVP_PKEY_free(key);
+    return e;
+}
+
+RESULT x509_names(struct span cert_pem, struct buf *subject_der, struct buf *spki_der) {
+    X509 *cert;
+    const unsigned char *der;
+    size_t size;
+    TRY(cert_parse(cert_pem, "certificate", &cert, NULL));
+    enum err e = ERR_NOMEM;
+    if (X509_NAME_get0_der(X509_get_subject_name(cert), &der, &size) == 1)
+        e = buf_add(subject_der, der, size);
+    if (e == OK) e = spki_of(cert, spki_der);
+    X509_free(cert);
+    return e;
+}
+
+RESULT x509_title(struct span cert_pem, char *out, size_t room) {
+    X509 *cert;
+    char *text = NULL;
+    TRY(cert_parse(cert_pem, "certificate", &cert, NULL));
+    BIO *bio = BIO_new(BIO_s_mem());
+    int size = -1;
+    if (bio) size = X509_NAME_print_ex(bio, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253);
+    if (size >= 0) size = (int)BIO_get_mem_data(bio, &text);
+    if (size >= 0) (void)snprintf(out, room, "%.*s", size, text);
+    BIO_free(bio);
+    X509_free(cert);
+    return size >= 0 ? OK : ERR_NOMEM;
+}
+
 RESULT x509_digest(struct span root_pem, char out[ROOT_DIGEST_TEXT]) {
     uint8_t digest[crypto_hash_sha256_BYTES];
     if (crypto_hash_sha256(digest, root_pem.at, root_pem.size) != 0) return ERR_INTERNAL;
     base36_text(digest, sizeof digest, out, ROOT_DIGEST_TEXT - 1);
     return OK;
+}
+
+/* --- proofs --- */
+
+static bool prove(EVP_MD_CTX *ctx, EVP_PKEY *key, struct span bytes, struct buf *out) {
+    size_t size = 0;
+    if (EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, key) != 1 ||
+        EVP_DigestSignUpdate(ctx, PROOF_OF, sizeof PROOF_OF) != 1 ||
+        EVP_DigestSignUpdate(ctx, bytes.at, bytes.size) != 1 ||
+        EVP_DigestSignFinal(ctx, NULL, &size) != 1 || buf_reserve(out, size) != OK ||
+        EVP_DigestSignFinal(ctx, out->at + out->size, &size) != 1)
+        return false;
+    out->size += size;
+    return true;
+}
+
+RESULT x509_prove(const struct secret *key_pem, struct span bytes, struct buf *out,
+                  struct why *why) {
+    EVP_PKEY *key;
+    TRY(pkey_parse(key_pem, &key, why));
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool fine = ctx != NULL && prove(ctx, key, bytes, out);
+    EVP_MD_CTX_free(ctx);
+    EVP_PKEY_free(key);
+    return fine ? OK : openssl_fail(why, ERR_NOMEM, "proof");
+}
+
+RESULT x509_proof_check(struct span cert_pem, struct span bytes, struct span proof,
+                        struct why *why) {
+    X509 *cert;
+    enum err e = cert_parse(cert_pem, "certificate", &cert, why);
+    if (e != OK) return e == ERR_INVALID ? ERR_CERTIFICATE : e;
+    EVP_PKEY *key = X509_get0_pubkey(cert);
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool fine = ctx != NULL && key != NULL && is_p256(key) &&
+                EVP_DigestVerifyInit(ctx, NULL, EVP_sha256(), NULL, key) == 1 &&
+                EVP_DigestVerifyUpdate(ctx, PROOF_OF, sizeof PROOF_OF) == 1 &&
+                EVP_DigestVerifyUpdate(ctx, bytes.at, bytes.size) == 1 &&
+                EVP_DigestVerifyFinal(ctx, proof.at, proof.size) == 1;
+    EVP_MD_CTX_free(ctx);
+    X509_free(cert);
+    ERR_clear_error();
+    return fine ? OK : fail_with(why, ERR_CERTIFICATE, "the proof is not by the certificate's key");
 }

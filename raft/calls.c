@@ -14,10 +14,11 @@ struct reply {
     struct reply *next, **at; /* all that are out */
 };
 
-static struct call *take(struct replica *r, uint64_t id) {
+/* `from` is who answers: only whom we have asked may. */
+static struct call *take(struct replica *r, uint64_t from, uint64_t id) {
     for (struct call **at = &r->calls; *at != NULL; at = &(*at)->next) {
         struct call *c = *at;
-        if (c->id != id || id == 0) continue;
+        if (c->id != id || id == 0 || c->to != from) continue;
         *at = c->next;
         return c;
     }
@@ -55,6 +56,7 @@ void calls_turn(struct replica *r) {
     struct call *c;
     while (r->leader != 0 && r->failed == OK && (c = next_unsent(r)) != NULL) {
         c->id = ++r->next_id;
+        c->to = r->leading ? r->config.raft_id : r->leader;
         if (r->leading) {
             serve(r, r->config.raft_id, c->id, c->request);
             continue;
@@ -62,13 +64,13 @@ void calls_turn(struct replica *r) {
         struct wire_message m = {
             .type = WIRE_FORWARD,
             .forward = {.id = c->id, .kind = FORWARD_CALL, .body = c->request}};
-        replica_send(r, r->leader, &m);
+        replica_send(r, c->to, &m);
     }
 }
 
 static void answer(struct replica *r, uint64_t to, uint64_t id, enum err e, struct span body) {
     if (to == r->config.raft_id) {
-        struct call *c = take(r, id);
+        struct call *c = take(r, to, id);
         if (c != NULL) c->done(c, e, body);
         return;
     }
@@ -99,8 +101,8 @@ void calls_receive(struct replica *r, uint64_t from, const struct wire_forward *
         answer(r, from, f->id, ERR_NOT_LEADER, span_str("not the leader"));
 }
 
-bool calls_forwarded(struct replica *r, const struct wire_forwarded *f) {
-    struct call *c = take(r, f->id);
+bool calls_forwarded(struct replica *r, uint64_t from, const struct wire_forwarded *f) {
+    struct call *c = take(r, from, f->id);
     if (c == NULL) return false;
     if (f->error == ERR_NOT_LEADER && c->deadline_ms > r->now_ms) {
         c->id = 0; /* certainly not carried out: again, to whoever leads */

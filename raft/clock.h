@@ -9,7 +9,8 @@
 struct clock {
     uint64_t (*now_ms)(struct clock *c);
     int64_t (*wall_s)(struct clock *c);  /* UTC seconds */
-    uint64_t (*now_us)(struct clock *c); /* for latency figures only, never for decisions */
+    int64_t (*wall_ns)(struct clock *c); /* UTC nanoseconds, for rows; simulated clocks have none */
+    uint64_t (*now_us)(struct clock *c); /* for figures and for pacing, never for decisions */
 };
 
 /* One timer: fires once, on the loop, never inside timer_arm. Arming again replaces the time. */

@@ -100,7 +100,7 @@ enum err guard_map(int raft_error) {
     case 0: return OK;
     case RAFT_NOMEM: return ERR_NOMEM;
     case RAFT_NOTLEADER: return ERR_NOT_LEADER;
-    case RAFT_CANTCHANGE: return ERR_PRECONDITION;
+    case RAFT_CANTCHANGE: return ERR_BUSY;
     case RAFT_BADID: return ERR_INVALID;
     case RAFT_NOTFOUND: return ERR_NOT_FOUND;
     case RAFT_NOSPACE: return ERR_BUSY;
@@ -453,9 +453,9 @@ static enum err may_change(struct guard *g, const struct entry *e) {
     if (conf_parse(span_of(e->data, e->size), &to) != OK)
         return guard_soft(g, ERR_INVALID, "these bytes are no configuration");
     if (guard_on(g, GUARD_OWN_TERM_CHANGE) && !guard_own_term_committed(g))
-        return guard_soft(g, ERR_PRECONDITION, "nothing is committed in this term yet");
+        return guard_soft(g, ERR_BUSY, "nothing is committed in this term yet");
     if (r->configuration_uncommitted_index != 0)
-        return guard_soft(g, ERR_PRECONDITION, "another change is not yet committed");
+        return guard_soft(g, ERR_BUSY, "another change is not yet committed");
     if (r->leader_state.promotee_id != 0) return guard_soft(g, ERR_BUSY, "a server is catching up");
     if (guard_on(g, GUARD_SELF_CHANGE) && !conf_is_voter(&to, g->id))
         return guard_soft(g, ERR_PRECONDITION, "a leader can't demote itself: transfer first");

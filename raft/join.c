@@ -1,13 +1,16 @@
-/* The newcomer's side of joining, blocking, with a deadline: it knows an address and the digest of
- * the cluster's root, nothing else.
+/* The asker's side of joining, blocking, with a deadline. A newcomer knows an address and the
+ * digest of the cluster's root, nothing else.
  *
  * Two connections. The first trusts nobody and says nothing: it only takes the root certificate
  * that the server shows, and checks its digest against the token's. The second trusts that root,
  * like any member would, and must meet a manager; only then the token's secret leaves this machine.
  * A member that does not lead answers with the leader's address; it is asked next, under the same
- * root. */
+ * root. A node that knows the roots already, to renew or to come back, begins with the second, and
+ * shows its certificate while it has a good one. */
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +20,7 @@
 #include <sodium.h>
 
 #include "raft/loop.h"
-#include "raft/peer.h"
+#include "raft/peer_internal.h"
 
 #define REDIRECTS_MAX 8
 #define PLAIN_MAX     (JOINED_FRAME_MAX + 16 * KIB)
@@ -53,10 +56,12 @@ static RESULT wait_for(struct dialog *c, short events, struct why *why) {
 }
 
 static RESULT connect_to(struct dialog *c, const struct addrinfo *a, struct why *why) {
-    int e = 0;
+    int e = 0, on = 1;
     socklen_t size = sizeof e;
     c->fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (c->fd < 0) return lost(c, errno, why);
+    /* The request follows the handshake's last record, and neither waits for the other's ACK. */
+    (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (connect(c->fd, a->ai_addr, a->ai_addrlen) == 0) return OK;
     if (errno != EINPROGRESS) return lost(c, errno, why);
     TRY(wait_for(c, POLLOUT, why));
@@ -142,30 +147,56 @@ static RESULT shake_hands(struct dialog *c, struct tls_context *context, struct 
     return e;
 }
 
-static RESULT join_context(struct span root_pem, struct tls_context **out, struct why *why) {
+static RESULT join_context(const struct join_credentials *known, struct tls_context **out,
+                           struct why *why) {
     static const char *const alpn[] = {ALPN_JOIN, NULL};
     struct tls_config config = {
-        .verify = root_pem.size == 0 ? TLS_VERIFY_NONE : TLS_VERIFY_REQUIRED,
-        .root_pem = root_pem,
+        .verify = known == NULL ? TLS_VERIFY_NONE : TLS_VERIFY_REQUIRED,
         .alpn = alpn,
     };
+    if (known != NULL) config.root_pem = known->root_pem;
+    if (known != NULL) config.cert_pem = known->cert_pem;
+    if (known != NULL && known->cert_pem.size != 0) config.key_pem = known->key_pem;
     return tls_context_new(&config, out, why);
+}
+
+/* ---- roots ---- */
+
+bool pem_next(struct cursor *pem, struct span *cert) {
+    static const char begin[] = "-----BEGIN CERTIFICATE-----";
+    static const char end[] = "-----END CERTIFICATE-----";
+    if (pem->left == 0) return false;
+    const uint8_t *from = memmem(pem->at, pem->left, begin, sizeof begin - 1);
+    if (from == NULL) return false;
+    size_t left = pem->left - (size_t)(from - pem->at);
+    const uint8_t *to = memmem(from, left, end, sizeof end - 1);
+    if (to == NULL) return false;
+    size_t size = (size_t)(to - from) + sizeof end - 1;
+    if (size < left && from[size] == '\n') size++;
+    *cert = span_of(from, size);
+    *pem = cursor_of(span_of(from + size, left - size));
+    return true;
 }
 
 /* ---- the first connection: the root ---- */
 
-static RESULT check_digest(struct span root_pem, const char *digest, const char *address,
+/* One of the roots is the token's. */
+static RESULT check_digest(struct span roots_pem, const char *digest, const char *address,
                            struct why *why) {
-    char real[ROOT_DIGEST_TEXT];
-    TRY(x509_digest(root_pem, real));
-    if (strcmp(real, digest) == 0) return OK;
+    struct cursor roots = cursor_of(roots_pem);
+    struct span root;
+    while (pem_next(&roots, &root)) {
+        char real[ROOT_DIGEST_TEXT];
+        TRY(x509_digest(root, real));
+        if (strcmp(real, digest) == 0) return OK;
+    }
     return fail_with(why, ERR_CERTIFICATE,
                      "%s shows another root certificate than the one of the token", address);
 }
 
 static RESULT fetch_root(struct dialog *c, const char *digest, struct buf *root, struct why *why) {
     struct tls_context *context = NULL;
-    TRY(join_context((struct span){0}, &context, why));
+    TRY(join_context(NULL, &context, why));
     enum err e = shake_hands(c, context, why);
     if (e == OK && tls_peer_root(c->tls, root) != OK)
         e = fail_with(why, ERR_CERTIFICATE, "%s shows no certificate", c->address);
@@ -218,11 +249,11 @@ static RESULT check_manager(struct dialog *c, struct x509_subject *subject, stru
     return OK;
 }
 
-/* What was granted must be of the cluster that we asked. */
+/* What was granted must be of the cluster that we asked. `digest` NULL: its roots were known. */
 static RESULT check_answer(struct dialog *c, const char *digest, const struct x509_subject *subject,
                            const struct wire_joined *j, struct why *why) {
     if (j->error != OK) return OK;
-    TRY(check_digest(j->root, digest, c->address, why));
+    if (digest != NULL) TRY(check_digest(j->root, digest, c->address, why));
     if (strcmp(j->cluster_id, subject->o) == 0) return OK;
     return fail_with(why, ERR_PROTOCOL, "%s: the answer is of another cluster", c->address);
 }
@@ -260,21 +291,36 @@ static RESULT ask_leader(struct dialog *c, struct tls_context *context, const ch
                      REDIRECTS_MAX + 1);
 }
 
-RESULT join_request(const char *address, const char *root_digest, const struct wire_join *request,
+/* A newcomer learns the root first; it has no certificate to show. */
+static RESULT learn(struct dialog *c, const char *digest, struct buf *root,
+                    struct join_credentials *known, struct why *why) {
+    TRY(fetch_root(c, digest, root, why));
+    *known = (struct join_credentials){.root_pem = buf_span(root)};
+    return OK;
+}
+
+RESULT join_request(const char *address, const char *root_digest,
+                    const struct join_credentials *known, const struct wire_join *request,
                     uint64_t timeout_ms, struct buf *memory, struct wire_joined *out,
                     struct why *why) {
     struct dialog c = {.fd = -1};
+    struct join_credentials with = {0};
     struct buf root = buf_new(PEM_MAX);
     struct buf plain = buf_new(PLAIN_MAX);
     struct tls_context *context = NULL;
+    enum err e = OK;
     if (strnlen(address, ADDRESS_MAX) == ADDRESS_MAX)
         return fail_with(why, ERR_INVALID, "the address is too long");
     (void)snprintf(c.address, sizeof c.address, "%s", address);
     clock_real(&c.clock);
     c.deadline_ms = c.clock.now_ms(&c.clock) + timeout_ms;
-    enum err e = fetch_root(&c, root_digest, &root, why);
-    if (e == OK) e = join_context(buf_span(&root), &context, why);
-    if (e == OK) e = ask_leader(&c, context, root_digest, request, &plain, out, why);
+    if (known != NULL)
+        with = *known;
+    else
+        e = learn(&c, root_digest, &root, &with, why);
+    const char *digest = known != NULL ? NULL : root_digest;
+    if (e == OK) e = join_context(&with, &context, why);
+    if (e == OK) e = ask_leader(&c, context, digest, request, &plain, out, why);
     hang_up(&c);
     tls_context_release(context);
     buf_free(&root);

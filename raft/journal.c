@@ -262,9 +262,16 @@ static void gather(struct journal *l) {
     }
 }
 
+/* Only entries, of one block, and the active segment has room for it. */
+static bool light(const struct journal *l) {
+    const struct journal_work *w = &l->work;
+    bool plain = !w->reset && w->truncate == 0 && !w->roll && w->compact == 0 && !w->mark;
+    return plain && wal_one_block(l->wal, w->entries, w->n);
+}
+
 static void submit(struct journal *l) {
     l->busy = true;
-    l->job = (struct job){.run = run_work, .done = work_done};
+    l->job = (struct job){.run = run_work, .done = work_done, .light = light(l)};
     l->log_exec->submit(l->log_exec, &l->job);
 }
 

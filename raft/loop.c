@@ -27,8 +27,16 @@ static int64_t real_wall_s(struct clock *c) {
     return (int64_t)(read_us(CLOCK_REALTIME) / 1000000);
 }
 
+static int64_t real_wall_ns(struct clock *c) {
+    struct timespec now = {0};
+    (void)c;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 void clock_real(struct clock *out) {
-    *out = (struct clock){.now_ms = real_ms, .wall_s = real_wall_s, .now_us = real_us};
+    *out = (struct clock){
+        .now_ms = real_ms, .wall_s = real_wall_s, .wall_ns = real_wall_ns, .now_us = real_us};
 }
 
 void loop_block_sigpipe(void) {

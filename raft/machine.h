@@ -12,9 +12,10 @@ struct machine_view;
 struct machine_restore;
 
 struct machine {
-    /* Applies one command of the entry at `index`. Appends the result's bytes to `result` (bounded
-     * by RESULT_MAX). A command that can't be done says so in its result; only ERR_NOMEM or a
-     * command that no version of this program would write are errors here, and stop the node. */
+    /* Applies one command of the entry at `index`. Appends the result's bytes to `result`
+     * (bounded by RESULT_MAX; NULL: nobody here asked, so no answer need be made). A command
+     * that can't be done says so in its result; only ERR_NOMEM or a command that no version of
+     * this program would write are errors here, and stop the node. */
     RESULT (*apply)(struct machine *m, uint64_t index, struct span command, struct buf *result,
                     struct why *why);
     /* All commands of the entry at `index` were applied (also called for entries without commands).

@@ -8,6 +8,8 @@
  * A turn: peers_send marks the loop dirty with an idle handle, so that it does not wait; the
  * prepare handle, which runs last before the loop would wait, flushes every link. Close:
  * peers_close cuts everything; the last handle that goes calls `closed` and frees. */
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,17 +58,55 @@ void peers_log(struct peers *p, struct limiter *limiter, int level, const char *
 
 /* ---- who is who ---- */
 
-RESULT peers_check_certificate(struct peers *p, const struct tls *t, struct x509_subject *out,
-                               struct why *why) {
-    struct x509_subject s;
-    if (tls_peer(t, &s) != OK) return fail_with(why, ERR_CERTIFICATE, "it shows no certificate");
-    if (strcmp(s.o, p->config.identity.cluster_id) != 0)
-        return fail_with(why, ERR_CERTIFICATE, "its certificate is of cluster \"%s\"", s.o);
-    if (strcmp(s.ou, ROLE_MANAGER) != 0)
-        return fail_with(why, ERR_CERTIFICATE, "its certificate is a \"%s\"'s, not a manager's",
-                         s.ou);
-    *out = s;
+/* A listener for both families sees IPv4 as a part of IPv6; people write it as it is. */
+static void remote_host(const struct channel *c, char out[64]) {
+    struct address a = {.host = "?"};
+    if (address_split(c->remote, &a, NULL) != OK) (void)snprintf(a.host, sizeof a.host, "?");
+    bool mapped = strncmp(a.host, "::ffff:", 7) == 0 && strchr(a.host, '.') != NULL;
+    (void)snprintf(out, 64, "%.63s", mapped ? a.host + 7 : a.host);
+}
+
+RESULT peers_caller(struct peers *p, const struct channel *c, struct node_caller *out,
+                    struct why *why) {
+    struct node_caller who = {0};
+    remote_host(c, who.remote);
+    enum err e = tls_peer(c->tls, &who.subject);
+    if (e == ERR_NOT_FOUND) *out = who;
+    TRY(e);
+    TRY(tls_peer_digests(c->tls, who.key_digest, who.issuer_digest));
+    if (strcmp(who.subject.o, p->config.identity.cluster_id) != 0)
+        return fail_with(why, ERR_CERTIFICATE, "its certificate is of cluster \"%s\"",
+                         who.subject.o);
+    *out = who;
     return OK;
+}
+
+RESULT peers_manager(struct peers *p, const struct channel *c, struct node_caller *out,
+                     struct why *why) {
+    struct node_caller who;
+    enum err e = peers_caller(p, c, &who, why);
+    if (e == ERR_NOT_FOUND) return fail_with(why, ERR_CERTIFICATE, "it shows no certificate");
+    TRY(e);
+    if (strcmp(who.subject.ou, ROLE_MANAGER) != 0)
+        return fail_with(why, ERR_CERTIFICATE, "its certificate is a \"%s\"'s, not a manager's",
+                         who.subject.ou);
+    *out = who;
+    return OK;
+}
+
+RESULT peers_judge(struct peers *p, const struct node_caller *who, struct why *why) {
+    const char *id = who->subject.cn;
+    if (p->config.is_member == NULL ||
+        p->config.is_member(p->config.ctx, id, who->key_digest, who->issuer_digest))
+        return OK;
+    return fail_with(why, ERR_PERMISSION,
+                     "the cluster does not take node %s with this certificate for a manager", id);
+}
+
+struct limiter *peers_limiter(const struct channel *c) {
+    char host[64];
+    remote_host(c, host);
+    return &peers_of(c)->limiters[hash_of(host) % LIMITERS];
 }
 
 RESULT peers_hello(struct peers *p, struct buf *out) {
@@ -115,12 +155,13 @@ void peers_tell_moved(struct peers *p, const struct link *l, const char *announc
     p->config.moved(p->config.ctx, l->raft_id, announced);
 }
 
-RESULT peers_check_hello(struct peers *p, struct span frame, const struct x509_subject *subject,
+RESULT peers_check_hello(struct peers *p, struct span frame, const struct node_caller *who,
                          struct wire_hello *hello, struct link **out, struct why *why) {
     struct wire_message m;
     if (wire_decode(frame, &m) != OK || m.type != WIRE_HELLO)
         return fail_with(why, ERR_PROTOCOL, "it does not begin with a hello");
-    TRY(check_hello(p, &m.hello, subject, why));
+    TRY(check_hello(p, &m.hello, &who->subject, why));
+    TRY(peers_judge(p, who, why));
     *hello = m.hello;
     *out = find_node(p, m.hello.node_id);
     return OK;
@@ -182,6 +223,7 @@ static void on_prepare(uv_prepare_t *h) {
     (void)uv_idle_stop(&p->idle);
     for (unsigned i = 0; i < p->n; i++)
         link_flush(p->links[i]);
+    sessions_flush(p);
 }
 
 void peers_send(struct peers *p, uint64_t to, struct buf *frame) {
@@ -207,16 +249,63 @@ bool peers_is_connected(struct peers *p, uint64_t to) {
 
 const char *peers_address(struct peers *p) { return p->address; }
 
-void peers_figures(struct peers *p, struct peers_figures *out) { *out = p->figures; }
+void peers_figures(struct peers *p, struct peers_figures *out) {
+    *out = p->figures;
+    out->sessions = p->sessions;
+}
+
+static uint32_t round_trip_us(struct link *l) {
+    struct tcp_info info = {0};
+    socklen_t size = sizeof info;
+    int fd = -1;
+    if (l->state != LINK_OPEN || uv_fileno((uv_handle_t *)&l->out->channel.tcp, &fd) != 0) return 0;
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 ? info.tcpi_rtt : 0;
+}
+
+unsigned peers_traffic(struct peers *p, struct peer_traffic out[MEMBERS_MAX]) {
+    for (unsigned i = 0; i < p->n; i++) {
+        struct link *l = p->links[i];
+        out[i] = (struct peer_traffic){.raft_id = l->raft_id,
+                                       .sent = l->sent,
+                                       .received = l->received,
+                                       .dropped = l->dropped,
+                                       .connected = l->state == LINK_OPEN,
+                                       .round_trip_us = round_trip_us(l)};
+    }
+    return p->n;
+}
+
+static void review_inbound(struct peers *p, struct inbound *in) {
+    struct why why = {0};
+    if (in->state == IN_SESSION) session_review(in);
+    if (in->state != IN_OPEN) return;
+    enum err e = peers_judge(p, &in->who, &why);
+    if (e != OK) channel_fail(&in->channel, e, why.text);
+}
+
+/* What is cut stays in memory until the loop has turned, so `next` can be followed. */
+void peers_review(struct peers *p) {
+    for (unsigned i = 0; i < p->n; i++)
+        link_review(p->links[i]);
+    for (struct inbound *next, *in = p->in_first; in != NULL; in = next) {
+        next = in->next;
+        review_inbound(p, in);
+    }
+}
 
 /* ---- credentials ---- */
 
+/* The newcomer needs to see the root that its token pins, at the end of the chain: of several
+ * trusted ones it is the first. */
 static RESULT new_server(struct span root_pem, struct span cert_pem, const struct secret *key_pem,
                          struct tls_context **out, struct why *why) {
-    static const char *const alpn[] = {ALPN_PEER, ALPN_JOIN, NULL};
-    struct buf chain = buf_new(2 * PEM_MAX);
-    enum err e = buf_add_span(&chain, cert_pem); /* the newcomer needs to see the root */
-    if (e == OK) e = buf_add_span(&chain, root_pem);
+    static const char *const alpn[] = {ALPN_PEER, ALPN_JOIN, ALPN_NODE, NULL};
+    struct buf chain = buf_new(PEM_MAX);
+    struct cursor roots = cursor_of(root_pem);
+    struct span first = {0};
+    (void)pem_next(&roots, &first);
+    enum err e = buf_add_span(&chain, cert_pem);
+    if (e == OK) e = buf_add_span(&chain, first);
     struct tls_config config = {.server = true,
                                 .verify = TLS_VERIFY_OPTIONAL,
                                 .root_pem = root_pem,
@@ -257,7 +346,9 @@ RESULT peers_credentials(struct peers *p, struct span root_pem, struct span cert
 
 /* ---- open and close ---- */
 
-static void finish(struct peers *p) {
+/* The last handle is gone. */
+static void finish(struct channel_home *home) {
+    struct peers *p = (struct peers *)(void *)home;
     void (*closed)(void *ctx) = p->closed;
     void *ctx = p->closed_ctx;
     tls_context_release(p->server);
@@ -266,12 +357,7 @@ static void finish(struct peers *p) {
     if (closed != NULL) closed(ctx);
 }
 
-void peers_handle_gone(struct peers *p) {
-    p->handles--;
-    if (p->handles == 0 && p->closing) finish(p);
-}
-
-static void on_handle_closed(uv_handle_t *h) { peers_handle_gone(h->data); }
+static void on_handle_closed(uv_handle_t *h) { home_leave(h->data); }
 
 static void init_handles(struct peers *p) {
     uv_loop_t *loop = p->config.loop;
@@ -279,7 +365,7 @@ static void init_handles(struct peers *p) {
     (void)uv_prepare_init(loop, &p->prepare);
     (void)uv_idle_init(loop, &p->idle);
     p->listener.data = p->prepare.data = p->idle.data = p;
-    p->handles = 3;
+    p->home.handles = 3;
 }
 
 static RESULT bind_listener(struct peers *p, const struct sockaddr *at, struct why *why) {
@@ -324,6 +410,8 @@ RESULT peers_open(const struct peers_config *config, struct peers **out, struct 
     if (p == NULL) return ERR_NOMEM;
     loop_block_sigpipe();
     p->config = *config;
+    p->home = (struct channel_home){
+        .loop = config->loop, .read = p->read, .read_size = sizeof p->read, .empty = finish};
     enum err e = peers_credentials(p, config->root_pem, config->cert_pem, config->key_pem, why);
     if (e != OK) {
         free(p);

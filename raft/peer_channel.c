@@ -9,31 +9,44 @@
  * Failure: whatever goes wrong, `failed` is called at most once a connection (channel_close ends it
  * all); a TLS alert is sent before. Close: both handles are closed, then `gone`; nothing is called
  * in between. Invariant: the frame's length is checked before memory is taken for it; plain.max
- * bounds it. */
+ * bounds it; what was in a frame is wiped behind it. */
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <sys/socket.h>
 
 #include "raft/peer_internal.h"
 
-#define KEEPALIVE_S 15 /* of silence, then the other side is probed */
+#define KEEP_SIZE   (1 * MIB) /* a buffer that is empty gives back what is more */
+#define KEEPALIVE_S 15        /* of silence, then the other side is probed */
 
-RESULT channel_init(struct channel *c, struct peers *p, const struct channel_events *on,
+RESULT channel_init(struct channel *c, struct channel_home *home, const struct channel_events *on,
                     struct tls_context *context, struct why *why) {
     TRY(tls_new(context, NULL, &c->tls, why));
-    c->peers = p;
+    c->home = home;
     c->on = on;
     c->wire = buf_new(2 * SEND_AHEAD + JOINED_FRAME_MAX);
-    (void)uv_tcp_init(p->config.loop, &c->tcp); /* makes no socket yet: can't fail */
-    (void)uv_timer_init(p->config.loop, &c->timer);
+    c->plain.wiped = true;                  /* keys and secrets go through it */
+    (void)uv_tcp_init(home->loop, &c->tcp); /* makes no socket yet: can't fail */
+    (void)uv_timer_init(home->loop, &c->timer);
     c->tcp.data = c;
     c->timer.data = c;
     c->write.data = c;
     c->handles = 2;
-    p->handles += 2;
+    home->handles += 2;
     channel_accept_frames(c, HELLO_FRAME_MAX);
     return OK;
+}
+
+void channel_sessions(struct channel *c) {
+    c->lean = true;
+    c->wire.max = SESSION_QUEUE_MAX + SESSION_FRAME_MAX;
+    channel_accept_frames(c, SESSION_FRAME_MAX);
+}
+
+void home_leave(struct channel_home *home) {
+    if (--home->handles == 0) home->empty(home);
 }
 
 void channel_accept_frames(struct channel *c, size_t frame_max) {
@@ -64,8 +77,10 @@ static RESULT deliver(struct channel *c, struct why *why) {
         TRY(c->on->frame(c, span_of(rest.at, size), why));
         at += size;
     }
-    if (at != 0) memmove(c->plain.at, c->plain.at + at, c->plain.size - at);
+    if (at == 0) return OK;
+    memmove(c->plain.at, c->plain.at + at, c->plain.size - at);
     c->plain.size -= at;
+    sodium_memzero(c->plain.at + c->plain.size, at); /* it may have held a secret */
     return OK;
 }
 
@@ -93,18 +108,20 @@ static void step(struct channel *c, struct span wire) {
     if (e == OK) e = advance(c, &why);
     channel_flush(c); /* the handshake's next flight, a hello, or the alert that says why not */
     if (e != OK) channel_fail(c, e, why.text);
-    if (!c->closing && c->plain.size == 0 && c->plain.room > 4 * READ_SIZE) buf_wipe(&c->plain);
+    if (!c->closing && c->plain.size == 0 && (c->lean || c->plain.room > KEEP_SIZE))
+        buf_wipe(&c->plain);
 }
 
 static void give_buffer(uv_handle_t *h, size_t hint, uv_buf_t *out) {
     (void)hint;
     struct channel *c = h->data;
-    *out = uv_buf_init(c->peers->read, sizeof c->peers->read);
+    *out = uv_buf_init(c->home->read, (unsigned)c->home->read_size);
 }
 
 static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b) {
     struct channel *c = s->data;
     if (c->closing || n == 0) return;
+    if (n > 0 && c->counts != NULL) c->counts->received += (uint64_t)n;
     if (n < 0)
         fail_uv(c, (int)n);
     else
@@ -144,7 +161,10 @@ RESULT channel_seal(struct channel *c, struct span plain, struct why *why) {
 static void on_written(uv_write_t *w, int status) {
     struct channel *c = w->data;
     c->writing = false;
-    buf_clear(&c->wire);
+    if (c->lean || c->wire.room > KEEP_SIZE)
+        buf_free(&c->wire);
+    else
+        buf_clear(&c->wire);
     if (c->closing) return;
     if (status != 0) {
         fail_uv(c, status);
@@ -163,6 +183,7 @@ static void write_rest(struct channel *c) {
         return;
     }
     tls_sent(c->tls, rest.size);
+    if (c->counts != NULL) c->counts->sent += rest.size;
     uv_buf_t b = uv_buf_init((char *)c->wire.at, (unsigned)c->wire.size);
     int e = uv_write(&c->write, (uv_stream_t *)&c->tcp, &b, 1, on_written);
     c->writing = e == 0;
@@ -181,6 +202,7 @@ void channel_flush(struct channel *c) {
         return;
     }
     if (n > 0) tls_sent(c->tls, (size_t)n);
+    if (n > 0 && c->counts != NULL) c->counts->sent += (uint64_t)n;
     write_rest(c);
 }
 
@@ -201,14 +223,14 @@ void channel_deadline(struct channel *c, uint64_t ms) {
 
 static void on_closed(uv_handle_t *h) {
     struct channel *c = h->data;
-    struct peers *p = c->peers;
+    struct channel_home *home = c->home;
     if (--c->handles == 0) {
         tls_free(c->tls);
         buf_wipe(&c->plain); /* it may have held a join token */
         buf_free(&c->wire);
         c->on->gone(c);
     }
-    peers_handle_gone(p);
+    home_leave(home);
 }
 
 void channel_close(struct channel *c) {

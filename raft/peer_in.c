@@ -1,14 +1,17 @@
-/* Accepted connections: a member that sends us its frames, or a newcomer with one question.
+/* Accepted connections: a member that sends us its frames, a newcomer with one question, or a node
+ * with its session (session_in.c).
  *
  * Happy path of a member: TLS with ALPN_PEER and a certificate -> its HELLO, in which certificate,
  * node id, raft id and member table must agree -> our HELLO -> OPEN; every frame goes to `frame`
  * where it lies. A member has one such connection: a newer one ends the older. Happy path of a
- * newcomer: TLS with ALPN_JOIN -> WIRE_JOIN -> `join` -> join_answer -> it closes.
+ * newcomer, with or without a certificate: TLS with ALPN_JOIN -> WIRE_JOIN -> `join` -> join_answer
+ * -> it closes.
  *
  * Failure: whatever does not fit is cut, counted, and told to the log, at most once a second for
  * one source address. An outsider can hold at most STRANGERS_MAX + JOINS_MAX connections, each with
  * less than HELLO_FRAME_MAX or JOIN_FRAME_MAX bytes of memory beside TLS's own, and each for a
- * limited time; past STRANGERS_MAX the oldest stranger is cut, so that members still get through.
+ * limited time; past STRANGERS_MAX the oldest stranger is cut, so that members still get through,
+ * and past JOINS_MAX the oldest newcomer that has asked nothing.
  */
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -24,19 +27,22 @@ struct join_connection {
 
 static bool is_stranger(enum in_state s) { return s == IN_HANDSHAKE || s == IN_HELLO; }
 
-static void count(struct peers *p, enum in_state state, unsigned more) {
-    if (is_stranger(state))
+static void count(const struct inbound *in, unsigned more) {
+    struct peers *p = peers_of(&in->channel);
+    if (is_stranger(in->state))
         p->strangers += more;
-    else if (state != IN_OPEN)
+    else if (in->state == IN_SESSION || in->state == IN_ENDED)
+        p->sessions += more;
+    else if (in->state != IN_OPEN && in->known)
+        p->renewals += more;
+    else if (in->state != IN_OPEN)
         p->joins += more;
 }
 
-static void uncount(struct peers *p, enum in_state state) { count(p, state, (unsigned)-1); }
-
-static void become(struct inbound *in, enum in_state state) {
-    uncount(in->channel.peers, in->state);
-    count(in->channel.peers, state, 1);
+void inbound_become(struct inbound *in, enum in_state state) {
+    count(in, (unsigned)-1);
     in->state = state;
+    count(in, 1);
 }
 
 static void list_add(struct peers *p, struct inbound *in) {
@@ -60,14 +66,16 @@ static void list_remove(struct peers *p, struct inbound *in) {
 }
 
 void inbound_close(struct inbound *in) {
-    struct peers *p = in->channel.peers;
+    struct peers *p = peers_of(&in->channel);
     if (in->channel.closing) return;
-    uncount(p, in->state);
+    count(in, (unsigned)-1);
     list_remove(p, in);
     if (in->link != NULL) in->link->in = NULL;
     if (in->join != NULL) in->join->in = NULL;
     in->link = NULL;
+    in->channel.counts = NULL;
     in->join = NULL;
+    session_leave(in);
     channel_close(&in->channel);
 }
 
@@ -78,16 +86,16 @@ static uint64_t patience_ms(struct peers *p) {
 /* ---- a member ---- */
 
 static RESULT open_peer(struct inbound *in, struct why *why) {
-    TRY(peers_check_certificate(in->channel.peers, in->channel.tls, &in->subject, why));
-    become(in, IN_HELLO);
+    TRY(peers_manager(peers_of(&in->channel), &in->channel, &in->who, why));
+    inbound_become(in, IN_HELLO);
     return OK;
 }
 
 static RESULT take_hello(struct inbound *in, struct span frame, struct why *why) {
-    struct peers *p = in->channel.peers;
+    struct peers *p = peers_of(&in->channel);
     struct link *l = NULL;
     struct wire_hello theirs;
-    TRY(peers_check_hello(p, frame, &in->subject, &theirs, &l, why));
+    TRY(peers_check_hello(p, frame, &in->who, &theirs, &l, why));
     struct buf ours = buf_new(HELLO_FRAME_MAX);
     enum err e = peers_hello(p, &ours);
     if (e == OK) e = channel_seal(&in->channel, buf_span(&ours), why);
@@ -96,7 +104,8 @@ static RESULT take_hello(struct inbound *in, struct span frame, struct why *why)
     if (l->in != NULL) inbound_close(l->in);
     l->in = in;
     in->link = l;
-    become(in, IN_OPEN);
+    in->channel.counts = l;
+    inbound_become(in, IN_OPEN);
     channel_deadline(&in->channel, 0);
     channel_accept_frames(&in->channel, FRAME_MAX);
     peers_log(p, NULL, LEVEL_DEBUG, "member %s connected from %s", l->node_id, in->channel.remote);
@@ -106,7 +115,7 @@ static RESULT take_hello(struct inbound *in, struct span frame, struct why *why)
 }
 
 static RESULT take_frame(struct inbound *in, struct span frame, struct why *why) {
-    struct peers *p = in->channel.peers;
+    struct peers *p = peers_of(&in->channel);
     uint8_t type = frame.at[WIRE_HEADER - 1];
     if (type <= WIRE_HELLO || type >= WIRE_JOIN)
         return fail_with(why, ERR_PROTOCOL, "a frame of type %u, which members don't send", type);
@@ -118,18 +127,33 @@ static RESULT take_frame(struct inbound *in, struct span frame, struct why *why)
 
 /* ---- a newcomer ---- */
 
+/* A newcomer's question comes right behind its handshake; who keeps it back makes room. */
+static void cut_oldest_newcomer(struct peers *p) {
+    struct inbound *in = p->in_first;
+    while (in != NULL && (in->state != IN_JOIN || in->known))
+        in = in->next;
+    if (in != NULL) channel_fail(&in->channel, ERR_BUSY, "too many newcomers that ask nothing");
+}
+
+/* Newcomers can be anybody: however many they are, the nodes get through. */
 static RESULT open_join(struct inbound *in, struct why *why) {
-    struct peers *p = in->channel.peers;
-    if (p->joins >= JOINS_MAX)
+    struct peers *p = peers_of(&in->channel);
+    enum err e = peers_caller(p, &in->channel, &in->who, why);
+    if (e != OK && e != ERR_NOT_FOUND) return e;
+    if (e == OK && p->renewals >= RENEWALS_MAX)
+        return fail_with(why, ERR_BUSY, "more than %u renewals at once", RENEWALS_MAX);
+    if (e != OK && p->joins >= JOINS_MAX) cut_oldest_newcomer(p);
+    if (e != OK && p->joins >= JOINS_MAX)
         return fail_with(why, ERR_BUSY, "more than %u newcomers at once", JOINS_MAX);
-    become(in, IN_JOIN);
+    in->known = e == OK;
+    inbound_become(in, IN_JOIN);
     channel_deadline(&in->channel, patience_ms(p));
     channel_accept_frames(&in->channel, JOIN_FRAME_MAX);
     return OK;
 }
 
 static RESULT take_join(struct inbound *in, struct span frame, struct why *why) {
-    struct peers *p = in->channel.peers;
+    struct peers *p = peers_of(&in->channel);
     struct wire_message m;
     TRY(wire_decode(frame, &m));
     if (m.type != WIRE_JOIN || p->config.join == NULL)
@@ -139,9 +163,9 @@ static RESULT take_join(struct inbound *in, struct span frame, struct why *why) 
     if (c == NULL) return ERR_NOMEM;
     c->in = in;
     in->join = c;
-    become(in, IN_ASKED);
+    inbound_become(in, IN_ASKED);
     channel_deadline(&in->channel, JOIN_WAIT_MS);
-    p->config.join(p->config.ctx, c, &m.join);
+    p->config.join(p->config.ctx, c, &m.join, &in->who);
     return OK;
 }
 
@@ -163,7 +187,7 @@ void join_answer(struct join_connection *c, const struct wire_joined *answer) {
     free(c);
     if (in == NULL) return;
     in->join = NULL;
-    become(in, IN_ANSWERED);
+    inbound_become(in, IN_ANSWERED);
     channel_deadline(&in->channel,
                      LINGER_MS); /* the newcomer closes; until then its bytes are read */
     enum err e = send_answer(in, answer, &why);
@@ -180,6 +204,7 @@ static RESULT on_opened(struct channel *c, struct why *why) {
     const char *alpn = tls_alpn(c->tls);
     if (strcmp(alpn, ALPN_PEER) == 0) return open_peer(in, why);
     if (strcmp(alpn, ALPN_JOIN) == 0) return open_join(in, why);
+    if (strcmp(alpn, ALPN_NODE) == 0) return session_open(in, why);
     return fail_with(why, ERR_PROTOCOL, "it asks for no protocol that is spoken here");
 }
 
@@ -189,42 +214,42 @@ static RESULT on_frame(struct channel *c, struct span frame, struct why *why) {
     case IN_HELLO: return take_hello(in, frame, why);
     case IN_OPEN: return take_frame(in, frame, why);
     case IN_JOIN: return take_join(in, frame, why);
-    case IN_ANSWERED: return OK;
+    case IN_SESSION: return session_frame(in, frame, why);
+    case IN_ANSWERED:
+    case IN_ENDED: return OK;
     case IN_HANDSHAKE:
     case IN_ASKED: break;
     }
     return fail_with(why, ERR_PROTOCOL, "a frame out of turn");
 }
 
-static void on_drained(struct channel *c) { (void)c; }
-
-/* By address without port, since a stranger's port changes. */
-static struct limiter *limiter_of(struct channel *c) {
-    uint32_t hash = 2166136261U;
-    const char *end = strrchr(c->remote, ':');
-    for (const char *at = c->remote; end != NULL && at < end; at++)
-        hash = (hash ^ (uint8_t)*at) * 16777619U;
-    return &c->peers->limiters[hash % LIMITERS];
-}
+static void on_drained(struct channel *c) { session_drained((struct inbound *)(void *)c); }
 
 static void on_failed(struct channel *c, enum err e, const char *text) {
     struct inbound *in = (struct inbound *)c;
-    struct peers *p = c->peers;
+    struct peers *p = peers_of(c);
     bool quiet = e == ERR_CLOSED && in->state != IN_HELLO;
     if (in->state == IN_OPEN) {
         peers_log(p, &in->link->limiter, LEVEL_INFO, "member %s at %s: its connection ended: %s",
                   in->link->node_id, c->remote, text);
-    } else if (in->state == IN_ANSWERED || quiet) {
+    } else if (in->state == IN_SESSION) {
+        peers_log(p, peers_limiter(c), LEVEL_DEBUG, "node %s at %s: its session ended: %s",
+                  in->who.subject.cn, c->remote, text);
+    } else if (in->state == IN_ANSWERED || in->state == IN_ENDED || quiet) {
         peers_log(p, NULL, LEVEL_DEBUG, "connection from %s ended: %s", c->remote, text);
     } else {
         p->figures.refused++;
-        peers_log(p, limiter_of(c), LEVEL_WARNING, "connection from %s refused: %s", c->remote,
+        peers_log(p, peers_limiter(c), LEVEL_WARNING, "connection from %s refused: %s", c->remote,
                   text);
     }
     inbound_close(in);
 }
 
-static void on_gone(struct channel *c) { free((struct inbound *)c); }
+static void on_gone(struct channel *c) {
+    struct inbound *in = (struct inbound *)c;
+    session_gone(in);
+    free(in);
+}
 
 static const struct channel_events inbound_events = {
     .opened = on_opened,
@@ -250,7 +275,7 @@ static void on_rejected(uv_handle_t *h) {
         p->reject_more = false;
         peers_accept((uv_stream_t *)&p->listener, 0);
     }
-    peers_handle_gone(p);
+    home_leave(&p->home);
 }
 
 /* Without memory a connection is still to be taken, or libuv would listen no more. */
@@ -261,7 +286,7 @@ static void reject(struct peers *p, const char *reason) {
     p->rejecting = true;
     (void)uv_tcp_init(p->config.loop, &p->rejected);
     p->rejected.data = p;
-    p->handles++;
+    p->home.handles++;
     (void)uv_accept((uv_stream_t *)&p->listener, (uv_stream_t *)&p->rejected);
     uv_close((uv_handle_t *)&p->rejected, on_rejected);
 }
@@ -272,12 +297,13 @@ void peers_accept(uv_stream_t *listener, int status) {
     if (p->closing || status != 0) return;
     if (p->strangers >= STRANGERS_MAX) cut_oldest_stranger(p);
     struct inbound *in = calloc(1, sizeof *in);
-    if (in == NULL || channel_init(&in->channel, p, &inbound_events, p->server, &why) != OK) {
+    if (in == NULL ||
+        channel_init(&in->channel, &p->home, &inbound_events, p->server, &why) != OK) {
         free(in);
         reject(p, why.text[0] != '\0' ? why.text : err_text(ERR_NOMEM));
         return;
     }
-    count(p, IN_HANDSHAKE, 1);
+    count(in, 1);
     list_add(p, in);
     int e = uv_accept(listener, (uv_stream_t *)&in->channel.tcp);
     channel_deadline(&in->channel, patience_ms(p));

@@ -3,21 +3,20 @@
  * - peer.c: the member table, credentials, open and close, who is who
  * - peer_channel.c: struct channel, one TLS connection over one socket; frames in, bytes out
  * - peer_out.c: struct link, one member and our connection to it
- * - peer_in.c: struct inbound, an accepted connection, a member's or a newcomer's
+ * - peer_in.c: struct inbound, an accepted connection, a member's, a newcomer's or a node's
+ * - session_in.c: struct node_session, a node's session on an inbound
+ * - session_out.c: struct uplink, our own session with a manager; it has a home of its own
  *
- * Memory: a channel lives in its outbound or inbound, which is freed by `gone`, when the loop is
- * done with its handles. Closing only marks; so whoever calls out looks at `closing` after. Every
- * open handle and request is counted in peers.handles; the last one to go ends a peers_close. */
+ * Memory: as peer_channel.h says; the last handle or request to go ends a peers_close. */
 #ifndef CONCLAVE_PEER_INTERNAL_H
 #define CONCLAVE_PEER_INTERNAL_H
 
 #include "crypto/limits.h"
 #include "raft/loop.h"
 #include "raft/peer.h"
+#include "raft/peer_channel.h"
 
 #define READ_SIZE        (256 * KIB) /* one read of a socket, into a buffer that all share */
-#define SEND_AHEAD       (256 * KIB) /* sealed bytes under way on one connection */
-#define RECORD_SIZE      (16 * KIB)  /* plain bytes of a TLS record */
 #define STABLE_MS        1000        /* a connection that lasted so long resets the back-off */
 #define LINGER_MS        1000        /* for a newcomer to take its answer */
 #define LIMITERS         64          /* sources of refused connections told apart */
@@ -33,50 +32,6 @@ struct limiter {
     uint32_t hash;     /* of the last sentence */
     unsigned held;     /* sentences not written since */
 };
-
-struct channel;
-
-/* What a connection tells its owner, on the loop. After any of them the owner may have closed it.
- */
-struct channel_events {
-    RESULT (*opened)(struct channel *c, struct why *why);                   /* TLS is up */
-    RESULT (*frame)(struct channel *c, struct span frame, struct why *why); /* one whole frame */
-    void (*drained)(struct channel *c); /* an earlier write has ended */
-    void (*failed)(struct channel *c, enum err e, const char *text); /* the owner must close it */
-    void (*gone)(struct channel *c);                                 /* the memory may go */
-};
-
-struct channel {
-    uv_tcp_t tcp;
-    uv_timer_t timer; /* see channel_deadline */
-    uv_write_t write; /* one at a time */
-    struct peers *peers;
-    const struct channel_events *on; /* the owner's */
-    struct tls *tls;
-    struct buf plain;         /* decrypted, not yet delivered: less than one frame between reads */
-    struct buf wire;          /* sealed bytes of the write under way */
-    size_t frame_max;         /* longest frame that is accepted now */
-    unsigned handles;         /* of tcp and timer, how many are not closed */
-    bool writing;             /* `write` is under way */
-    bool open;                /* TLS is up */
-    bool closing;             /* channel_close was called */
-    char remote[ADDRESS_MAX]; /* the other side, for sentences; empty before it is connected */
-};
-
-/* Initialises *c (zeroed). On error nothing is left to close. */
-RESULT channel_init(struct channel *c, struct peers *p, const struct channel_events *on,
-                    struct tls_context *context, struct why *why);
-void channel_start(struct channel *c); /* the socket is connected: reads, and begins with TLS */
-void channel_accept_frames(struct channel *c, size_t frame_max);
-void channel_deadline(struct channel *c, uint64_t ms); /* `failed` with ERR_TIMEOUT then; 0: none */
-RESULT channel_seal(struct channel *c, struct span plain,
-                    struct why *why);  /* channel_flush sends it */
-void channel_flush(struct channel *c); /* may call `failed` */
-void channel_fail(struct channel *c, enum err e, const char *text);
-void channel_close(struct channel *c); /* idempotent */
-static inline size_t channel_waiting(struct channel *c) {
-    return c->wire.size + tls_pending(c->tls).size;
-}
 
 /* A member and our connection to it.
  *
@@ -98,6 +53,10 @@ struct outbound {
     uv_connect_t connect;
     struct link *link; /* NULL: given up */
 };
+
+static inline struct peers *peers_of(const struct channel *c) { /* of a member's or newcomer's */
+    return (struct peers *)(void *)c->home;
+}
 
 struct resolve {
     uv_getaddrinfo_t req;
@@ -122,6 +81,7 @@ struct link {
     size_t head_at;            /* bytes of head already sealed */
     size_t queued;             /* bytes in the queue, not yet sealed */
     struct limiter limiter;
+    uint64_t sent, received, dropped; /* see struct peer_traffic */
 };
 
 RESULT link_new(struct peers *p, uint64_t raft_id, const char *node_id, struct link **out);
@@ -129,34 +89,71 @@ void link_dial(struct link *l, const char *address); /* leaves what was there an
 void link_hurry(struct link *l); /* it has just dialed us, so it is there: waits no longer */
 void link_send(struct link *l, struct buf *frame);
 void link_flush(struct link *l);
-void link_free(struct link *l); /* closes both connections; freed when its timer is closed */
+void link_review(struct link *l); /* cuts our connection when it may not be a member any more */
+void link_free(struct link *l);   /* closes both connections; freed when its timer is closed */
+
+/* A session of a node, as its manager has it; lives in its inbound. */
+struct node_session {
+    struct node_session *next, **at; /* of peers.said; at NULL: not in it */
+    void *owner;                     /* the api's */
+    enum err error;                  /* it is to be ended with `why`; OK: none */
+    struct why why;
+    bool told; /* `opened` has let it stay, so `closed` is due */
+};
 
 /* An accepted connection.
  *
  *   HANDSHAKE --peer--> HELLO --> OPEN
- *       `------join--> JOIN --> ASKED --> ANSWERED
+ *       |------join--> JOIN --> ASKED --> ANSWERED
+ *       `------node--> SESSION --> ENDED
  */
-enum in_state { IN_HANDSHAKE, IN_HELLO, IN_OPEN, IN_JOIN, IN_ASKED, IN_ANSWERED };
+enum in_state {
+    IN_HANDSHAKE,
+    IN_HELLO,
+    IN_OPEN,
+    IN_JOIN,
+    IN_ASKED,
+    IN_ANSWERED,
+    IN_SESSION,
+    IN_ENDED,
+};
 
 struct inbound {
     struct channel channel;      /* first: a channel of ours is an inbound */
     struct inbound *prev, *next; /* peers.in_first .. in_last, the oldest first */
     enum in_state state;
-    struct x509_subject subject;  /* from HELLO on */
+    struct node_caller who;       /* from HELLO, JOIN and SESSION on */
+    bool known;                   /* in JOIN, ASKED and ANSWERED: it has shown a certificate */
     struct link *link;            /* in OPEN: whose it is */
     struct join_connection *join; /* in ASKED */
+    struct node_session session;  /* in SESSION and ENDED */
 };
+
+void inbound_become(struct inbound *in, enum in_state state);
+
+/* Sessions, session_in.c. */
+RESULT session_open(struct inbound *in, struct why *why); /* TLS is up */
+RESULT session_frame(struct inbound *in, struct span frame, struct why *why);
+/* Says why, then closes; `limiter` is for the log and may be NULL. */
+void session_end(struct inbound *in, struct limiter *limiter, enum err e, const char *text);
+void session_review(struct inbound *in);
+void session_leave(struct inbound *in);   /* its connection is being closed */
+void session_drained(struct inbound *in); /* what it was given is with the kernel */
+void session_gone(struct inbound *in);    /* its memory goes */
+void sessions_flush(struct peers *p);     /* the turn's end */
+/* The next certificate of a PEM, as it stands there; false: there is none. */
+bool pem_next(struct cursor *pem, struct span *cert);
 
 void peers_accept(uv_stream_t *listener, int status);
 void inbound_close(struct inbound *in);
 
 struct peers {
+    struct channel_home home;   /* first: a home of ours is a peers */
     struct peers_config config; /* its spans and its key are not kept */
     char address[ADDRESS_MAX];  /* as bound */
     uv_tcp_t listener;
     uv_prepare_t prepare; /* flushes all links before the loop waits */
     uv_idle_t idle;       /* runs while something is to be flushed: the loop must not wait */
-    unsigned handles;     /* handles and requests not yet gone */
     bool closing;
     void (*closed)(void *ctx); /* of peers_close */
     void *closed_ctx;
@@ -164,8 +161,10 @@ struct peers {
     unsigned n; /* links */
     struct link *links[MEMBERS_MAX];
     struct inbound *in_first, *in_last;
+    struct node_session *said;         /* sessions with something to be flushed */
     unsigned strangers;                /* inbounds in HANDSHAKE and HELLO */
-    unsigned joins;                    /* inbounds in JOIN, ASKED and ANSWERED */
+    unsigned joins, renewals;          /* inbounds in JOIN, ASKED and ANSWERED, by `known` */
+    unsigned sessions;                 /* inbounds in SESSION and ENDED */
     uv_tcp_t rejected;                 /* a connection that there is no memory for */
     bool rejecting;                    /* it is being closed */
     bool reject_more;                  /* another one waits for that */
@@ -175,19 +174,24 @@ struct peers {
 };
 
 struct link *peers_find(struct peers *p, uint64_t raft_id);
-void peers_handle_gone(struct peers *p);
 void peers_dirty(struct peers *p); /* something is to be flushed this turn */
 /* A sentence for the log; `limiter` may be NULL. */
 void peers_log(struct peers *p, struct limiter *limiter, int level, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 RESULT peers_hello(struct peers *p, struct buf *out); /* our own, as a frame */
-/* Is it a manager's certificate of this cluster? */
-RESULT peers_check_certificate(struct peers *p, const struct tls *t, struct x509_subject *out,
-                               struct why *why);
-/* Is the frame a HELLO in which certificate, node id and raft id agree? Gives it, and its member.
- */
-RESULT peers_check_hello(struct peers *p, struct span frame, const struct x509_subject *subject,
+/* Who is on the other side, by a certificate of this cluster. ERR_NOT_FOUND without a sentence: it
+ * shows none; `remote` is filled then, too. */
+RESULT peers_caller(struct peers *p, const struct channel *c, struct node_caller *out,
+                    struct why *why);
+RESULT peers_manager(struct peers *p, const struct channel *c, struct node_caller *out,
+                     struct why *why); /* the same, and it must be a manager's certificate */
+/* Is the frame a HELLO in which certificate, node id and raft id agree, and may its sender be a
+ * member? Gives it, and its member. */
+RESULT peers_check_hello(struct peers *p, struct span frame, const struct node_caller *who,
                          struct wire_hello *hello, struct link **out, struct why *why);
+RESULT peers_judge(struct peers *p, const struct node_caller *who, struct why *why); /* is_member */
+/* By the address without port, since a stranger's port changes. */
+struct limiter *peers_limiter(const struct channel *c);
 /* Tells the owner when the member announces another address than it has. The link may be gone
  * after. */
 void peers_tell_moved(struct peers *p, const struct link *l, const char *announced);

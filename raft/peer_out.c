@@ -95,6 +95,7 @@ void link_send(struct link *l, struct buf *frame) {
                 l->queued + channel_waiting(&l->out->channel) + frame->size <= PEER_QUEUE_MAX;
     if (!fits || enqueue(l, frame) != OK) {
         f->dropped++;
+        l->dropped++;
         buf_free(frame);
         return;
     }
@@ -134,6 +135,7 @@ void link_flush(struct link *l) {
 static void leave(struct link *l) {
     if (l->out != NULL) {
         l->out->link = NULL;
+        l->out->channel.counts = NULL;
         channel_close(&l->out->channel);
         l->out = NULL;
     }
@@ -174,13 +176,13 @@ static void link_fail(struct link *l, const char *text) {
 
 static RESULT on_opened(struct channel *c, struct why *why) {
     struct link *l = ((struct outbound *)c)->link;
-    struct x509_subject s;
+    struct node_caller who;
     struct buf hello = buf_new(HELLO_FRAME_MAX);
     if (l == NULL) return ERR_CLOSED;
-    TRY(peers_check_certificate(c->peers, c->tls, &s, why));
-    if (strcmp(s.cn, l->node_id) != 0)
-        return fail_with(why, ERR_CERTIFICATE, "its certificate is of node %s", s.cn);
-    enum err e = peers_hello(c->peers, &hello);
+    TRY(peers_manager(peers_of(c), c, &who, why));
+    if (strcmp(who.subject.cn, l->node_id) != 0)
+        return fail_with(why, ERR_CERTIFICATE, "its certificate is of node %s", who.subject.cn);
+    enum err e = peers_hello(peers_of(c), &hello);
     if (e == OK) e = channel_seal(c, buf_span(&hello), why);
     buf_free(&hello);
     return e;
@@ -188,24 +190,34 @@ static RESULT on_opened(struct channel *c, struct why *why) {
 
 /* The acceptor says one thing only: who it is. */
 static RESULT on_frame(struct channel *c, struct span frame, struct why *why) {
+    struct peers *p = peers_of(c);
     struct link *l = ((struct outbound *)c)->link;
     struct link *of = NULL;
-    struct x509_subject s;
+    struct node_caller who;
     struct wire_hello hello;
     if (l == NULL) return ERR_CLOSED;
     if (l->state != LINK_HELLO)
         return fail_with(why, ERR_PROTOCOL, "a frame where none is expected");
-    TRY(peers_check_certificate(c->peers, c->tls, &s, why));
-    TRY(peers_check_hello(c->peers, frame, &s, &hello, &of, why));
+    TRY(peers_manager(p, c, &who, why));
+    TRY(peers_check_hello(p, frame, &who, &hello, &of, why));
     if (of != l) return fail_with(why, ERR_CERTIFICATE, "another member answers there");
     l->state = LINK_OPEN;
-    l->opened_ms = uv_now(c->peers->config.loop);
+    l->opened_ms = uv_now(p->config.loop);
     channel_deadline(c, 0);
-    c->peers->figures.connected++;
-    peers_log(c->peers, NULL, LEVEL_INFO, "member %s at %s: connected", l->node_id, l->address);
-    c->peers->config.connected(c->peers->config.ctx, l->raft_id);
-    if (!c->closing) peers_tell_moved(c->peers, l, hello.peer_address);
+    p->figures.connected++;
+    peers_log(p, NULL, LEVEL_INFO, "member %s at %s: connected", l->node_id, l->address);
+    p->config.connected(p->config.ctx, l->raft_id);
+    if (!c->closing) peers_tell_moved(p, l, hello.peer_address);
     return OK;
+}
+
+void link_review(struct link *l) {
+    struct node_caller who;
+    struct why why = {0};
+    if (l->state != LINK_OPEN) return;
+    enum err e = peers_manager(l->peers, &l->out->channel, &who, &why);
+    if (e == OK) e = peers_judge(l->peers, &who, &why);
+    if (e != OK) link_fail(l, why.text);
 }
 
 static void on_drained(struct channel *c) {
@@ -251,12 +263,13 @@ static void dial_to(struct link *l, const struct sockaddr *to) {
     struct peers *p = l->peers;
     struct why why = {0};
     struct outbound *o = calloc(1, sizeof *o);
-    if (o == NULL || channel_init(&o->channel, p, &outbound_events, p->client, &why) != OK) {
+    if (o == NULL || channel_init(&o->channel, &p->home, &outbound_events, p->client, &why) != OK) {
         free(o);
         link_fail(l, why.text[0] != '\0' ? why.text : err_text(ERR_NOMEM));
         return;
     }
     o->link = l;
+    o->channel.counts = l;
     o->connect.data = o;
     l->out = o;
     l->state = LINK_CONNECT;
@@ -289,7 +302,7 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *foun
     }
     uv_freeaddrinfo(found);
     free(r);
-    peers_handle_gone(p);
+    home_leave(&p->home);
 }
 
 static void resolve(struct link *l, const struct address *a) {
@@ -306,7 +319,7 @@ static void resolve(struct link *l, const struct address *a) {
         link_fail(l, uv_strerror(e));
         return;
     }
-    l->peers->handles++;
+    l->peers->home.handles++;
     l->resolve = r;
     l->state = LINK_RESOLVE;
 }
@@ -333,7 +346,7 @@ RESULT link_new(struct peers *p, uint64_t raft_id, const char *node_id, struct l
     l->state = LINK_IDLE;
     (void)uv_timer_init(p->config.loop, &l->timer);
     l->timer.data = l;
-    p->handles++;
+    p->home.handles++;
     *out = l;
     return OK;
 }
@@ -357,7 +370,7 @@ static void on_link_closed(uv_handle_t *h) {
     struct link *l = h->data;
     struct peers *p = l->peers;
     free(l);
-    peers_handle_gone(p);
+    home_leave(&p->home);
 }
 
 void link_free(struct link *l) {

@@ -5,7 +5,8 @@
  *     inbox --entry--> batch --applied, same term--> OK
  *       |                |------ applied, other term --> ERR_NOT_LEADER (certainly not)
  *       |                `------ truncated, deadline, snapshot --> ERR_MAYBE_APPLIED
- *       `--WIRE_FORWARD--> forwarded --answer--> its outcome; NOT_LEADER: back into the inbox
+ *       `--WIRE_FORWARD--> forwarded --answer--> its outcome, once this member has applied it
+ *                             |                  too; NOT_LEADER: back into the inbox
  *                             `--deadline, leader gone--> ERR_MAYBE_APPLIED
  *
  * A proposal in the inbox past its deadline ends with ERR_NO_LEADER: certainly not applied. */
@@ -47,10 +48,12 @@ void propose_start(struct replica *r) {
     queue_init(&r->inbox);
     queue_init(&r->forwarded);
     r->batches_tail = &r->batches;
+    r->answered_tail = &r->answered;
 }
 
 bool propose_waiting(const struct replica *r) {
-    return r->inbox.n > 0 || r->forwarded.n > 0 || r->batches != NULL || r->calls != NULL;
+    return r->inbox.n > 0 || r->forwarded.n > 0 || r->answered != NULL || r->batches != NULL ||
+           r->calls != NULL;
 }
 
 static void answer(struct proposal *p, enum err e, uint64_t index, struct span result) {
@@ -67,6 +70,7 @@ static void answer_all(struct proposal *p, enum err e) {
 RESULT replica_propose(struct replica *r, struct proposal *p) {
     if (r->failed != OK || r->closing) return ERR_CLOSED;
     if (p->command.size > COMMAND_MAX) return ERR_TOO_LARGE;
+    if (p->here && !r->leading) return ERR_NOT_LEADER;
     if (r->log.full) return ERR_NOSPACE;
     if (r->inbox.n >= INBOX_MAX || r->inbox.bytes + p->command.size > INBOX_BYTES_MAX)
         return ERR_BUSY;
@@ -121,12 +125,14 @@ static void move_to_batch(struct replica *r, struct batch *b, size_t n) {
     *r->batches_tail = b;
     r->batches_tail = &b->next;
     r->inflight_bytes += b->bytes;
+    r->submitted_ms = r->now_ms;
 }
 
 /* One entry of what waits. The batch is known before the step, since the step may commit it at
  * once. */
 static RESULT submit_entry(struct replica *r) {
     size_t bytes;
+    uint64_t began_us = replica_now_us(r);
     size_t n = count_commands(r, &bytes);
     struct entry *e;
     struct batch *b = calloc(1, sizeof *b);
@@ -144,7 +150,8 @@ static RESULT submit_entry(struct replica *r) {
     outcome = guard_submit(r->guard, r->now_ms, e);
     (void)replica_step(r, outcome);
     if (outcome == OK) {
-        *b = (struct batch){.index = e->index, .term = e->term, .bytes = bytes};
+        *b = (struct batch){
+            .index = e->index, .term = e->term, .began_us = began_us, .bytes = bytes};
         move_to_batch(r, b, n);
     } else {
         free(b);
@@ -173,11 +180,23 @@ static void forward_one(struct replica *r, struct proposal *p) {
     replica_send(r, r->leader, &m);
 }
 
+/* The disk has filled up since they were taken; they would wait for their deadline, and then hear
+ * something else. */
+static void refuse_waiting(struct replica *r) {
+    struct queue all;
+    struct proposal *p;
+    queue_take(&r->inbox, &all);
+    while ((p = queue_pop(&all)) != NULL)
+        answer(p, ERR_NOSPACE, 0, span_of(NULL, 0));
+}
+
 void propose_turn(struct replica *r) {
+    if (r->leading && r->log.full && r->inbox.n > 0) refuse_waiting(r);
     while (propose_ready(r) && r->failed == OK)
         if (submit_entry(r) != OK) break;
     if (r->leading || r->leader == 0 || r->failed != OK) return;
-    while (r->inbox.head != NULL && r->env.queued(r->env.ctx, r->leader) < PEER_QUEUE_MAX / 2)
+    while (r->inbox.head != NULL && r->forwarded.n + r->answered_n < INBOX_MAX &&
+           r->env.queued(r->env.ctx, r->leader) < PEER_QUEUE_MAX / 2)
         forward_one(r, queue_pop(&r->inbox));
 }
 
@@ -245,15 +264,67 @@ static struct proposal *forwarded_remove(struct replica *r, uint64_t id, uint64_
     return NULL;
 }
 
+/* The leader has applied it, we have not: a client that read here would not find its write, or
+ * would see revisions go back. The answer waits. */
+struct answered {
+    struct proposal *proposal; /* whose it is */
+    uint64_t index;            /* of its entry */
+    struct answered *next;     /* came later */
+    size_t size;               /* of the result */
+    uint8_t result[];          /* a copy */
+};
+
+static void keep_answer(struct replica *r, struct proposal *p, const struct wire_forwarded *f) {
+    struct answered *a = calloc(1, sizeof *a + f->body.size);
+    if (a == NULL) {
+        answer(p, ERR_MAYBE_APPLIED, 0, span_of(NULL, 0));
+        return;
+    }
+    *a = (struct answered){.proposal = p, .index = f->index, .size = f->body.size};
+    if (f->body.size > 0) memcpy(a->result, f->body.at, f->body.size);
+    *r->answered_tail = a;
+    r->answered_tail = &a->next;
+    r->answered_n++;
+}
+
 void forwarded_receive(struct replica *r, uint64_t from, const struct wire_forwarded *f) {
-    if (reads_forwarded(r, f) || calls_forwarded(r, f)) return;
+    if (reads_forwarded(r, from, f) || calls_forwarded(r, from, f)) return;
     struct proposal *p = forwarded_remove(r, f->id, from);
     if (p == NULL) return;
     if (f->error == ERR_NOT_LEADER && p->deadline_ms > r->now_ms)
         queue_push(&r->inbox,
                    p); /* certainly not applied: again, to whoever leads; on the next tick */
+    else if (f->error == OK && f->index > r->applied)
+        keep_answer(r, p, f);
     else
         answer(p, (enum err)f->error, f->index, f->body);
+}
+
+/* Unlinks and answers the one that `at` points to; everything may have changed after. */
+static void answer_kept(struct replica *r, struct answered **at, enum err e) {
+    struct answered *a = *at;
+    *at = a->next;
+    if (*at == NULL) r->answered_tail = at;
+    r->answered_n--;
+    answer(a->proposal, e, a->index, span_of(a->result, a->size));
+    free(a);
+}
+
+/* A leader answers in the order in which it applies. */
+void propose_settle(struct replica *r) {
+    while (r->answered != NULL && r->answered->index <= r->applied)
+        answer_kept(r, &r->answered, OK);
+}
+
+static void expire_answered(struct replica *r) {
+    struct answered **at = &r->answered;
+    while (*at != NULL)
+        if ((*at)->proposal->deadline_ms <= r->now_ms) {
+            answer_kept(r, at, ERR_MAYBE_APPLIED);
+            at = &r->answered;
+        } else {
+            at = &(*at)->next;
+        }
 }
 
 /* --- outcomes --- */
@@ -266,14 +337,21 @@ static void pop_batch(struct replica *r) {
     free(b);
 }
 
+/* What the streams of snapshots go by. */
+static void note_committed(struct replica *r, const struct batch *b) {
+    uint64_t now = replica_now_us(r);
+    if (now > b->began_us) pace_note(&r->pace, now - b->began_us);
+}
+
 /* Applies one command; answers the proposal that it came from, if it is one of ours. */
 static bool apply_command(struct replica *r, const struct entry *e, struct span command,
                           struct proposal *p) {
     struct why why = {0};
+    struct buf *result = p != NULL ? &r->result : NULL;
     buf_clear(&r->result);
     enum err outcome = OK;
     if (command.size > 0)
-        outcome = r->env.machine->apply(r->env.machine, e->index, command, &r->result, &why);
+        outcome = r->env.machine->apply(r->env.machine, e->index, command, result, &why);
     if (outcome != OK) {
         replica_fail(r, outcome, why.text);
         return false;
@@ -305,6 +383,7 @@ void propose_applied(struct replica *r, const struct entry *e) {
     if (r->batches != NULL && r->batches->index == e->index) {
         struct proposal *head = r->batches->head;
         bool same = r->batches->term == e->term;
+        note_committed(r, r->batches);
         pop_batch(r);
         if (same)
             p = head;
@@ -372,12 +451,26 @@ static bool any_due(const struct queue *q, uint64_t now_ms) {
 void propose_deadlines(struct replica *r) {
     if (any_due(&r->inbox, r->now_ms)) expire(r, &r->inbox, ERR_NO_LEADER);
     if (any_due(&r->forwarded, r->now_ms)) expire(r, &r->forwarded, ERR_MAYBE_APPLIED);
+    expire_answered(r);
     expire_batches(r);
+}
+
+/* What only the leader of then was to do, and is not in its log, is not done by the next one. */
+static void drop_here(struct replica *r) {
+    struct queue all;
+    queue_take(&r->inbox, &all);
+    struct proposal *p;
+    while ((p = queue_pop(&all)) != NULL)
+        if (p->here)
+            answer(p, ERR_NOT_LEADER, 0, span_of(NULL, 0));
+        else
+            queue_push(&r->inbox, p);
 }
 
 /* What was sent to the old leader may or may not come back; it will not be waited for past a while.
  */
 void propose_leader_changed(struct replica *r) {
+    drop_here(r);
     if (r->forwarded.n > 0) {
         struct queue all;
         queue_take(&r->forwarded, &all);
@@ -394,6 +487,18 @@ static void drop_all(struct proposal *p) {
     }
 }
 
+static void end_answered(struct replica *r, bool tell) {
+    struct answered *all = r->answered;
+    r->answered = NULL;
+    r->answered_tail = &r->answered;
+    r->answered_n = 0;
+    for (struct answered *a = all, *next; a != NULL; a = next) {
+        next = a->next;
+        if (tell) answer(a->proposal, ERR_MAYBE_APPLIED, 0, span_of(NULL, 0));
+        free(a);
+    }
+}
+
 /* The engine is going away: nothing says any more what becomes of what it had. */
 void propose_end(struct replica *r, bool tell) {
     struct queue inbox, forwarded;
@@ -404,6 +509,7 @@ void propose_end(struct replica *r, bool tell) {
     r->batches = NULL;
     r->batches_tail = &r->batches;
     r->inflight_bytes = 0;
+    end_answered(r, tell);
     if (tell) {
         answer_all(inbox.head, ERR_CLOSED);
         answer_all(forwarded.head, ERR_MAYBE_APPLIED);

@@ -160,6 +160,7 @@ static void ask_leader(struct replica *r) {
     q->waiting_tail = &q->waiting;
     q->forward_id = ++r->next_id;
     q->forward_ms = r->now_ms;
+    q->forward_to = r->leader;
     struct wire_message m = {.type = WIRE_FORWARD,
                              .forward = {.id = q->forward_id, .kind = FORWARD_READ}};
     replica_send(r, r->leader, &m);
@@ -178,9 +179,9 @@ void reads_forward(struct replica *r, uint64_t from, const struct wire_forward *
     r->env.wake(r->env.ctx);
 }
 
-bool reads_forwarded(struct replica *r, const struct wire_forwarded *f) {
+bool reads_forwarded(struct replica *r, uint64_t from, const struct wire_forwarded *f) {
     struct reads *q = &r->reads;
-    if (f->id != q->forward_id || f->id == 0) return false;
+    if (f->id != q->forward_id || f->id == 0 || from != q->forward_to) return false;
     if (f->error != OK) return true; /* asked again after FORWARD_AGAIN_MS, of whoever leads then */
     q->forward_id = 0;
     for (struct read *rd = q->pinged, *next; rd != NULL; rd = next) {

@@ -43,6 +43,8 @@ bool replica_step(struct replica *r, enum err e) {
 
 void replica_enter(struct replica *r) { r->now_ms = r->env.clock->now_ms(r->env.clock); }
 
+uint64_t replica_now_us(struct replica *r) { return r->env.clock->now_us(r->env.clock); }
+
 struct peer_state *replica_peer(struct replica *r, uint64_t id) {
     for (unsigned i = 0; i < r->peers_n; i++)
         if (r->peers[i].id == id) return &r->peers[i];
@@ -249,7 +251,9 @@ static bool waiting(const struct replica *r) {
 static void arm(struct replica *r) {
     uint64_t at = guard_timer_ms(r->guard, r->now_ms);
     uint64_t mine = r->now_ms + (waiting(r) ? HOUSEKEEPING_MS : IDLE_TICK_MS);
+    uint64_t chunk = snapshots_due_ms(r);
     if (mine < at) at = mine;
+    if (chunk != 0 && chunk < at) at = chunk;
     /* An earlier time stands: each event would put it off again, and deadlines would never be met.
      */
     if (r->armed_ms != 0 && r->armed_ms <= at) return;
@@ -318,6 +322,7 @@ void replica_settle(struct replica *r) {
     }
     if (r->failed == OK && !r->closing) {
         apply_committed(r);
+        propose_settle(r);
         reads_settle(r);
         journal_kick(&r->log);
         snapshots_tick(r);
@@ -464,6 +469,7 @@ static void dispatch(struct replica *r, uint64_t from, const struct wire_message
     case WIRE_HELLO:
     case WIRE_JOIN:
     case WIRE_JOINED:
+    case WIRE_NODE:
     case WIRE_TYPE_COUNT: break; /* the transport's */
     }
 }

@@ -101,9 +101,11 @@ void replica_connected(struct replica *r, uint64_t peer); /* (re)connected: fram
 /* A write. Memory is the caller's until done. */
 struct proposal {
     struct span command; /* <= COMMAND_MAX; must stay until done */
+    /* OK: this member has applied it, so a read here finds it. */
     void (*done)(struct proposal *p, enum err e, uint64_t index, struct span result);
     void *ctx;             /* the caller's */
     uint64_t deadline_ms;  /* 0: PROPOSAL_TIMEOUT_MS from now; past it ERR_MAYBE_APPLIED */
+    bool here;             /* as leader of now or not at all: never forwarded, ERR_NOT_LEADER */
     struct proposal *next; /* the replica's */
     uint64_t index, term;  /* the replica's */
 };
@@ -143,7 +145,7 @@ struct call {
     void *ctx;
     uint64_t deadline_ms; /* 0: PROPOSAL_TIMEOUT_MS from now */
     struct call *next;    /* the replica's */
-    uint64_t id;          /* the replica's */
+    uint64_t id, to;      /* the replica's */
 };
 RESULT replica_call(struct replica *r, struct call *c);
 /* Frees the reply. Also good, and needed, after the replica has ended: it then goes nowhere. */

@@ -19,8 +19,9 @@
 
 /* replica.c */
 void replica_fail(struct replica *r, enum err e, const char *text);
-void replica_enter(struct replica *r);  /* takes the time; first in every entry point */
-void replica_settle(struct replica *r); /* last in every entry point */
+void replica_enter(struct replica *r);      /* takes the time; first in every entry point */
+uint64_t replica_now_us(struct replica *r); /* finer, and of this very moment */
+void replica_settle(struct replica *r);     /* last in every entry point */
 void replica_send(struct replica *r, uint64_t to, const struct wire_message *m);
 void replica_say(struct replica *r, int level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -41,6 +42,7 @@ void propose_applied(struct replica *r,
                      const struct entry *e);            /* applies a COMMAND entry, answers ours */
 void propose_passed(struct replica *r, uint64_t index); /* a snapshot took us past it */
 void propose_truncated(struct replica *r, uint64_t from);
+void propose_settle(struct replica *r); /* answers what we have now applied too */
 void propose_deadlines(struct replica *r);
 void propose_leader_changed(struct replica *r);
 void propose_end(struct replica *r,
@@ -53,7 +55,7 @@ void forwarded_receive(struct replica *r, uint64_t from, const struct wire_forwa
 /* calls.c */
 void calls_turn(struct replica *r);
 void calls_receive(struct replica *r, uint64_t from, const struct wire_forward *f);
-bool calls_forwarded(struct replica *r, const struct wire_forwarded *f);
+bool calls_forwarded(struct replica *r, uint64_t from, const struct wire_forwarded *f);
 void calls_deadlines(struct replica *r);
 void calls_leader_changed(struct replica *r);
 void calls_end(struct replica *r, bool tell);
@@ -67,7 +69,7 @@ void reads_leader_changed(struct replica *r);
 void reads_ping(struct replica *r, uint64_t from, const struct wire_ping *m);
 void reads_pong(struct replica *r, uint64_t from, const struct wire_pong *m);
 void reads_forward(struct replica *r, uint64_t from, const struct wire_forward *f);
-bool reads_forwarded(struct replica *r, const struct wire_forwarded *f);
+bool reads_forwarded(struct replica *r, uint64_t from, const struct wire_forwarded *f);
 void reads_end(struct replica *r, bool tell);
 bool reads_waiting(const struct replica *r);
 
@@ -83,6 +85,7 @@ void snapshots_offer(struct replica *r,
                      uint64_t to); /* the engine wants `to` to get our snapshot */
 void snapshots_want(struct replica *r, uint64_t from, const struct wire_want *m);
 void snapshots_leader_changed(struct replica *r);
+uint64_t snapshots_due_ms(const struct replica *r); /* the next chunk may go then; 0: none waits */
 bool snapshots_busy(const struct replica *r);
 bool snapshots_job(const struct replica *r); /* a job is under way */
 void snapshots_close(struct replica *r);     /* ends what no job holds */

@@ -4,6 +4,7 @@
 
 #include "raft/ballot.h"
 #include "raft/journal.h"
+#include "raft/pace.h"
 #include "raft/replica.h"
 #include "raft/wire.h"
 
@@ -16,6 +17,7 @@
 /* One entry of ours on its way to commit, with the proposals whose commands are in it, in order. */
 struct batch {
     uint64_t index, term;  /* of the entry */
+    uint64_t began_us;     /* when it was made */
     size_t bytes;          /* for INFLIGHT_BYTES_MAX */
     struct proposal *head; /* its proposals */
     struct batch *next;
@@ -89,10 +91,13 @@ struct replica {
     struct queue inbox;                    /* proposals not yet in an entry */
     struct batch *batches, **batches_tail; /* ours, not yet committed; ascending */
     size_t inflight_bytes;
-    struct queue forwarded; /* proposals that the leader was sent */
-    struct call *calls;     /* calls that the leader was sent, and those without a leader yet */
-    struct reply *replies;  /* out with env.call's owner */
-    uint64_t next_id;       /* of forwards */
+    uint64_t submitted_ms;                      /* when the last of them was made */
+    struct queue forwarded;                     /* proposals that the leader was sent */
+    struct answered *answered, **answered_tail; /* what it has applied of them and we have not */
+    size_t answered_n;                          /* of those */
+    struct call *calls;    /* calls that the leader was sent, and those without a leader yet */
+    struct reply *replies; /* out with env.call's owner */
+    uint64_t next_id;      /* of forwards */
 
     struct reads {
         struct read *waiting, **waiting_tail; /* not yet in a round */
@@ -103,6 +108,7 @@ struct replica {
         uint64_t seq;        /* last round */
         uint64_t forward_id; /* our question to the leader; 0: none */
         uint64_t forward_ms; /* when it was asked */
+        uint64_t forward_to; /* whom: nobody else's answer counts */
         uint64_t ping_ms;    /* when the last PING went out */
     } reads;
 
@@ -116,6 +122,7 @@ struct replica {
 
     struct taking *taking;
     struct receiving *receiving;
+    struct pace pace;              /* of the streams to others */
     uint64_t snapshot_index;       /* newest durable snapshot; 0: none */
     uint64_t snapshot_size;        /* bytes of its file */
     uint32_t snapshot_generation;  /* DEK that it is under */

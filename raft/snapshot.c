@@ -21,15 +21,18 @@
  *    32    d  \  data; of the end record: state hash (32), k (8)
  *  32+d   16  /  sealed with counter 2k + 3; associated data: file id, k (8), tag of the head
  *
- * The end record is the last chunk, and the file ends with it. What is written is synced every
- * SYNC_BYTES, so that the log beside it never waits for a large sync. */
+ * The end record is the last chunk, and the file ends with it. What is written goes past the page
+ * cache in pieces of SNAP_PIECE and is synced every SYNC_BYTES, so that the log beside it, perhaps
+ * another member's on the same disk, never waits for much; the last piece is padded to a block, and
+ * then the file is cut to its end. */
 #include <stdlib.h>
 
 #include <lz4.h>
 
 #include "raft/snapshot_format.h"
 
-#define SYNC_BYTES (4 * MIB)
+#define SYNC_BYTES (32 * MIB)
+_Static_assert(SNAP_PIECE % BLOCK_SIZE == 0 && SYNC_BYTES % SNAP_PIECE == 0, "whole blocks");
 _Static_assert(SNAPSHOT_CHUNK <= LZ4_MAX_INPUT_SIZE, "a chunk is one LZ4 block");
 
 struct snapshot_writer {
@@ -39,19 +42,45 @@ struct snapshot_writer {
     struct file *file;         /* the part file; NULL once closed */
     uint64_t index;            /* its name */
     uint64_t number;           /* of the next chunk */
-    uint64_t end;              /* bytes written */
-    uint64_t synced;           /* of them, certainly durable */
+    uint64_t end;              /* bytes given to the disk, and of them ... */
+    uint64_t synced;           /* ... certainly durable */
+    uint8_t *piece;            /* SNAP_PIECE, aligned: what goes next */
+    size_t held;               /* bytes in it */
     uint8_t *sealed;           /* SNAP_CHUNK bytes: the chunk being made */
     uint8_t *squeezed;         /* SNAPSHOT_CHUNK bytes: LZ4 output */
 };
 
-static RESULT out_bytes(struct snapshot_writer *w, const uint8_t *at, size_t size,
-                        struct why *why) {
+/* The piece as it is, padded to a block. */
+static RESULT out_piece(struct snapshot_writer *w, struct why *why) {
     struct disk *d = w->o.disk;
-    TRY(d->write(w->file, w->end, at, size, why));
-    w->end += size;
+    size_t size = (w->held + BLOCK_SIZE - 1) / BLOCK_SIZE * BLOCK_SIZE;
+    memset(w->piece + w->held, 0, size - w->held);
+    TRY(d->write(w->file, w->end, w->piece, size, why));
+    w->end += w->held;
+    w->held = 0;
     if (w->end - w->synced < SYNC_BYTES) return OK;
     w->synced = w->end;
+    return d->sync(w->file, why);
+}
+
+static RESULT out_bytes(struct snapshot_writer *w, const uint8_t *at, size_t size,
+                        struct why *why) {
+    while (size > 0) {
+        size_t room = SNAP_PIECE - w->held, part = size < room ? size : room;
+        memcpy(w->piece + w->held, at, part);
+        w->held += part;
+        at += part;
+        size -= part;
+        if (w->held == SNAP_PIECE) TRY(out_piece(w, why));
+    }
+    return OK;
+}
+
+/* What is left; then the file is as long as it says, and durable. */
+static RESULT out_end(struct snapshot_writer *w, struct why *why) {
+    struct disk *d = w->o.disk;
+    if (w->held > 0) TRY(out_piece(w, why));
+    TRY(d->allocate(w->file, w->end, why));
     return d->sync(w->file, why);
 }
 
@@ -81,7 +110,7 @@ static RESULT open_part(struct snapshot_writer *w, struct why *why) {
     if (e != OK && e != ERR_NOT_FOUND) return fail_with(why, e, "%s: can't be removed", path);
     envelope_new(&w->envelope, w->o.keys, w->o.alg);
     TRY(envelope_sealer(&w->envelope, &snap_kind, w->o.keys, path, 0, &w->sealer, why));
-    return d->open(d, path, DISK_CREATE, &w->file, why);
+    return d->open(d, path, DISK_CREATE | DISK_BULK, &w->file, why);
 }
 
 RESULT snapshot_create(const struct snapshot_options *o, const struct snapshot_meta *meta,
@@ -93,7 +122,9 @@ RESULT snapshot_create(const struct snapshot_options *o, const struct snapshot_m
     w->index = meta->index;
     w->sealed = malloc(SNAP_CHUNK);
     w->squeezed = malloc(SNAPSHOT_CHUNK);
-    enum err e = w->sealed != NULL && w->squeezed != NULL ? OK : ERR_NOMEM;
+    w->piece = aligned_alloc(BLOCK_SIZE, SNAP_PIECE);
+    bool memory = w->sealed != NULL && w->squeezed != NULL && w->piece != NULL;
+    enum err e = memory ? OK : ERR_NOMEM;
     if (e == OK) e = open_part(w, why);
     if (e == OK) e = write_header(w, meta, why);
     if (e == OK)
@@ -157,7 +188,7 @@ static RESULT put_end(struct snapshot_writer *w, const uint8_t *hash, struct why
     memcpy(data, hash, STATE_HASH_SIZE);
     put_u64(data + STATE_HASH_SIZE, w->number);
     TRY(put_chunk(w, &c, why));
-    return w->o.disk->sync(w->file, why);
+    return out_end(w, why);
 }
 
 static void writer_free(struct snapshot_writer *w) {
@@ -165,6 +196,7 @@ static void writer_free(struct snapshot_writer *w) {
     sealer_free(w->sealer);
     free(w->sealed);
     free(w->squeezed);
+    free(w->piece);
     free(w);
 }
 

@@ -31,6 +31,7 @@ struct snapshot_options {
     struct identity identity;
     enum seal_alg alg;
     struct ballot *ballot; /* gives and checks the ballot count; NULL: not checked */
+    bool beside;           /* read while the log beside it is written: not ahead */
 };
 
 /* One chunk as it travels: number, flags and bytes. */

@@ -13,6 +13,7 @@
 #define SNAP_HEAD         (SNAP_HEAD_PLAIN + SEAL_TAG) /* a sealed chunk head; the data follow */
 #define SNAP_CHUNK        (SNAP_HEAD + SNAPSHOT_CHUNK + SEAL_TAG) /* the largest sealed chunk */
 #define SNAP_END_DATA     (STATE_HASH_SIZE + 8)                   /* data of the end record */
+#define SNAP_PIECE        (64 * KIB) /* goes to or comes from the disk at once */
 #define SNAP_DIR          "snapshots"
 
 extern const struct envelope_kind snap_kind;

@@ -29,8 +29,12 @@ static RESULT damage(const struct snapshot_reader *r, uint64_t at, const char *w
 static RESULT in_bytes(struct snapshot_reader *r, uint64_t at, size_t size, struct why *why) {
     size_t got = 0;
     if (at > r->size || size > r->size - at) return damage(r, r->size, "the file is cut off", why);
-    TRY(r->o.disk->read(r->file, at, r->sealed, size, &got, why));
-    return got == size ? OK : damage(r, at + got, "the file is cut off", why);
+    for (size_t done = 0; done < size; done += got) {
+        size_t part = size - done < SNAP_PIECE ? size - done : SNAP_PIECE;
+        TRY(r->o.disk->read(r->file, at + done, r->sealed + done, part, &got, why));
+        if (got != part) return damage(r, at + done + got, "the file is cut off", why);
+    }
+    return OK;
 }
 
 static RESULT header_read(struct snapshot_reader *r, struct snap_header *h, struct why *why) {
@@ -100,7 +104,7 @@ static RESULT reader_start(struct snapshot_reader *r, uint64_t index, struct sna
     struct disk *d = r->o.disk;
     struct snap_header h = {0};
     snap_path(index, "snap", r->path);
-    TRY(d->open(d, r->path, DISK_READ, &r->file, why));
+    TRY(d->open(d, r->path, r->o.beside ? DISK_READ | DISK_BULK : DISK_READ, &r->file, why));
     TRY(d->size(r->file, &r->size, why));
     TRY(header_read(r, &h, why));
     if (h.index != index) return damage(r, 0, "the snapshot of another index", why);

@@ -9,8 +9,9 @@
  *     waiting --our own log is durable up to there too--> idle
  *
  * Sending: one stream a peer. OFFER -> WANT(next) -> chunks, at most SNAPSHOT_WINDOW ahead of the
- * last WANT, read from the file on the side exec -> ... -> WANT(all): done. A stream whose peer
- * says nothing offers again and in the end gives up; the engine then starts anew.
+ * last WANT, each read from the file in a job of its own on the side exec, and paced while writes
+ * go on -> ... -> WANT(all): done. A stream whose peer says nothing offers again and in the end
+ * gives up; the engine then starts anew.
  *
  * Re-sealing (a new DEK): a new segment, an empty command to move the log on, a snapshot past all
  * old segments that leaves nothing behind, and then the old generations are destroyed. */
@@ -19,11 +20,13 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define PIECES_A_JOB       16   /* chunks written or read in one job */
+#define PIECES_A_JOB       16   /* chunks written in one job */
 #define RETRY_MS           2000 /* after a snapshot that found no space */
 #define OFFER_AGAIN_MS     1000 /* without a word from the peer */
 #define STREAM_GIVES_UP_MS 15000
-#define DISK_FACTOR        4 /* log bytes written, padding included, that also call for one */
+#define STREAM_BUSY_MS     1000  /* a write within that time: writes go on */
+#define STREAM_BEHIND_US   10000 /* what a stream may make up for when it came too late */
+#define DISK_FACTOR        4     /* log bytes written, padding included, that also call for one */
 
 struct taking {
     struct job job;                 /* the piece under way */
@@ -50,10 +53,11 @@ struct stream {
     uint64_t chunks;      /* of the snapshot */
     uint64_t acked, sent; /* next chunk that the peer wants; next to send */
     uint64_t heard_ms, offered_ms;
-    bool busy, ended;                /* a job is under way; free it when it is done */
-    struct buf frames[PIECES_A_JOB]; /* encoded by the job, sent by its end */
-    unsigned frames_n;
-    enum err error; /* outcome of the job */
+    bool busy, ended;    /* a job is under way; free it when it is done */
+    struct buf frame;    /* the chunk that the job has read, to be sent */
+    uint64_t next_us;    /* the next chunk may go */
+    uint64_t log_before; /* log_used when it began */
+    enum err error;      /* outcome of the job */
 };
 
 /* --- taking --- */
@@ -65,6 +69,13 @@ static void taking_free(struct taking *t) {
     buf_wipe(&t->piece);
     t->r->taking = NULL;
     free(t);
+}
+
+/* For reading while writes go on. */
+static struct snapshot_options beside(const struct replica *r) {
+    struct snapshot_options o = r->files;
+    o.beside = true;
+    return o;
 }
 
 static RESULT write_pieces(struct taking *t) {
@@ -84,7 +95,8 @@ static RESULT write_pieces(struct taking *t) {
     TRY(snapshot_finish(w, hash, &t->why));
     struct snapshot_reader *reader;
     struct snapshot_meta meta;
-    TRY(snapshot_open(&t->r->files, t->meta.index, &reader, &meta, &t->why));
+    struct snapshot_options o = beside(t->r);
+    TRY(snapshot_open(&o, t->meta.index, &reader, &meta, &t->why));
     t->size = snapshot_size(reader);
     t->generation = snapshot_generation(reader);
     snapshot_close(reader);
@@ -189,11 +201,18 @@ static RESULT take(struct replica *r, bool whole_log) {
     return OK;
 }
 
-static bool due(const struct replica *r) {
+/* The log since the last snapshot calls for the next one when it has grown past log_most. */
+static uint64_t log_most(const struct replica *r) {
     uint64_t most = r->config.snapshot_log_min;
-    if (r->snapshot_size > most) most = r->snapshot_size;
-    return r->bytes_since_snapshot > most || r->log.disk_bytes > DISK_FACTOR * most;
+    return r->snapshot_size > most ? r->snapshot_size : most;
 }
+
+static uint64_t log_used(const struct replica *r) {
+    uint64_t disk = r->log.disk_bytes / DISK_FACTOR;
+    return r->bytes_since_snapshot > disk ? r->bytes_since_snapshot : disk;
+}
+
+static bool due(const struct replica *r) { return log_used(r) > log_most(r); }
 
 static bool reseal_due(const struct replica *r) {
     return r->reseal.wanted && r->reseal.above != 0 && r->applied >= r->reseal.above &&
@@ -292,8 +311,8 @@ static void reseal_tick(struct replica *r) {
 /* --- sending --- */
 
 static void stream_free(struct stream *s) {
-    for (unsigned i = 0; i < PIECES_A_JOB; i++)
-        buf_free(&s->frames[i]);
+    pace_end(&s->r->pace);
+    buf_free(&s->frame);
     if (s->reader != NULL) snapshot_close(s->reader);
     free(s);
 }
@@ -320,38 +339,61 @@ static void send_offer(struct stream *s) {
     replica_send(s->r, s->to, &m);
 }
 
-static RESULT read_pieces(struct stream *s) {
-    struct buf scratch = buf_new(2 * SNAPSHOT_CHUNK);
-    enum err e = OK;
+/* Opens the file, or reads the next chunk into a frame. */
+static RESULT read_piece(struct stream *s) {
     if (s->reader == NULL) {
-        e = snapshot_open(&s->r->files, s->index, &s->reader, &s->meta, NULL);
-        return e;
+        struct snapshot_options o = beside(s->r);
+        return snapshot_open(&o, s->index, &s->reader, &s->meta, NULL);
     }
-    s->frames_n = 0;
-    uint64_t until = s->acked + SNAPSHOT_WINDOW;
-    for (; e == OK && s->sent < until && s->sent < s->chunks && s->frames_n < PIECES_A_JOB;
-         s->sent++) {
-        struct wire_message m = {.type = WIRE_SNAPSHOT_CHUNK,
-                                 .chunk = {.term = s->term, .index = s->index}};
-        e = snapshot_read(s->reader, s->sent, &scratch, &m.chunk.chunk, NULL);
-        struct buf *frame = &s->frames[s->frames_n++];
-        *frame = buf_new(FRAME_MAX);
-        if (e == OK) e = wire_encode(&m, frame);
-    }
+    struct buf scratch = buf_new(2 * SNAPSHOT_CHUNK);
+    struct wire_message m = {.type = WIRE_SNAPSHOT_CHUNK,
+                             .chunk = {.term = s->term, .index = s->index}};
+    enum err e = snapshot_read(s->reader, s->sent, &scratch, &m.chunk.chunk, NULL);
+    s->frame = buf_new(FRAME_MAX);
+    if (e == OK) e = wire_encode(&m, &s->frame);
     buf_wipe(&scratch);
     return e;
 }
 
 static void stream_run(struct job *job) {
     struct stream *s = (struct stream *)job;
-    s->error = read_pieces(s);
+    s->error = read_piece(s);
+}
+
+/* Is there a chunk that its peer has room for? */
+static bool stream_more(const struct stream *s) {
+    return s->reader == NULL || (s->sent < s->chunks && s->sent < s->acked + SNAPSHOT_WINDOW);
 }
 
 static void stream_kick(struct stream *s) {
-    bool more = s->reader == NULL || (s->sent < s->chunks && s->sent < s->acked + SNAPSHOT_WINDOW);
-    if (s->busy || !more) return;
+    if (s->busy || s->ended || !stream_more(s) || replica_now_us(s->r) < s->next_us) return;
     s->busy = true;
     s->r->env.snapshot_exec->submit(s->r->env.snapshot_exec, &s->job);
+}
+
+/* Has less of the snapshot gone than of the log that the next one waits for? The peer would find
+ * the log behind its snapshot cut again. */
+static bool stream_late(const struct stream *s) {
+    uint64_t used = log_used(s->r), most = log_most(s->r);
+    if (used < s->log_before || most < s->log_before) return true; /* the next one has begun */
+    return (double)(used - s->log_before) * (double)s->chunks >
+           (double)(most - s->log_before) * (double)s->sent;
+}
+
+/* While writes go on the stream keeps to a rate that leaves them the processor, the disk and the
+ * wire (pace.h); otherwise only its window bounds it. */
+static uint64_t stream_rate(const struct stream *s) {
+    return stream_late(s) ? STREAM_BUSY_RATE : pace_rate(&s->r->pace);
+}
+
+static void send_chunk(struct stream *s) {
+    struct replica *r = s->r;
+    uint64_t now = replica_now_us(r);
+    bool busy = r->submitted_ms + STREAM_BUSY_MS > r->now_ms;
+    if (s->next_us + STREAM_BEHIND_US < now) s->next_us = now - STREAM_BEHIND_US;
+    if (busy) s->next_us += s->frame.size * 1000000 / stream_rate(s);
+    r->env.send(r->env.ctx, s->to, &s->frame);
+    s->sent++;
 }
 
 static void stream_done(struct job *job) {
@@ -360,11 +402,6 @@ static void stream_done(struct job *job) {
     replica_enter(r);
     s->busy = false;
     bool over = s->ended || r->failed != OK || r->closing;
-    for (unsigned i = 0; i < s->frames_n; i++) {
-        if (!over && s->error == OK) r->env.send(r->env.ctx, s->to, &s->frames[i]);
-        buf_free(&s->frames[i]);
-    }
-    s->frames_n = 0;
     if (over || s->error != OK) {
         if (s->error != OK) replica_say(r, 1, "a snapshot can't be sent: %s", err_text(s->error));
         stream_end(r, s);
@@ -372,6 +409,7 @@ static void stream_done(struct job *job) {
         s->chunks = snapshot_chunks(s->reader);
         send_offer(s);
     } else {
+        send_chunk(s);
         stream_kick(s);
     }
     replica_settle(r);
@@ -394,8 +432,10 @@ void snapshots_offer(struct replica *r, uint64_t to) {
                          .term = raft_current_term(guard_raft(r->guard)),
                          .heard_ms = r->now_ms,
                          .offered_ms = r->now_ms,
+                         .log_before = log_used(r),
                          .job = {.run = stream_run, .done = stream_done}};
     p->stream = s;
+    pace_begin(&r->pace);
     guard_snapshot_stream(r->guard, to, true);
     stream_kick(s);
 }
@@ -433,6 +473,8 @@ static void streams_tick(struct replica *r) {
                    r->now_ms >= s->offered_ms + OFFER_AGAIN_MS) {
             s->sent = s->acked;
             send_offer(s);
+        } else {
+            stream_kick(s);
         }
     }
 }
@@ -452,6 +494,18 @@ void snapshots_tick(struct replica *r) {
     maybe_take(r);
     reseal_tick(r);
     streams_tick(r);
+}
+
+/* When the next chunk may go; 0: nothing waits for its time. */
+uint64_t snapshots_due_ms(const struct replica *r) {
+    uint64_t due = 0;
+    for (unsigned i = 0; i < r->peers_n; i++) {
+        const struct stream *s = r->peers[i].stream;
+        if (s == NULL || s->busy || s->ended || !stream_more(s)) continue;
+        uint64_t at = s->next_us / 1000 + 1;
+        if (due == 0 || at < due) due = at;
+    }
+    return due;
 }
 
 bool snapshots_busy(const struct replica *r) {

@@ -160,8 +160,7 @@ static RESULT record_build(struct wal *w, const struct wal_segment *s, struct wa
                             .ballot = ballot_count(w->o.ballot)};
     memcpy(head.previous, wal_last_tag(s), SEAL_TAG);
     TRY(wal_buffer_reserve(&w->buffer, wal_extent(r->body)));
-    wal_body_write(entries, r->count, w->buffer.at + WAL_HEAD, r->body);
-    return wal_record_seal(&s->envelope, w->sealer, &head, w->buffer.at, r->tag);
+    return wal_record_seal(&s->envelope, w->sealer, &head, entries, w->buffer.at, r->tag);
 }
 
 /* From here on the record's counters are used: a failure is final. */
@@ -198,6 +197,15 @@ RESULT wal_append(struct wal *w, struct entry *const *entries, size_t n, struct 
     w->bytes += r.payload;
     pthread_mutex_unlock(&w->lock);
     return OK;
+}
+
+bool wal_one_block(const struct wal *w, struct entry *const *entries, size_t n) {
+    const struct wal_segment *s = active(w);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < n && bytes < BLOCK_SIZE; i++)
+        bytes += wal_entry_size(entries[i]);
+    return s != NULL && wal_extent(wal_body_size(bytes)) == BLOCK_SIZE &&
+           s->end + BLOCK_SIZE <= s->header.size;
 }
 
 /* ---- shortening ---- */

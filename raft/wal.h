@@ -64,6 +64,9 @@ RESULT wal_append(struct wal *w, struct entry *const *entries, size_t n, struct 
  * once (more is ERR_TOO_LARGE, nothing written). 0: the first one alone is too large for a segment.
  */
 size_t wal_batch(const struct wal *w, struct entry *const *entries, size_t n);
+/* Do the entries make a record of one block that the active segment has room for? Such an append is
+ * one small write. Not while another call is under way on another thread. */
+bool wal_one_block(const struct wal *w, struct entry *const *entries, size_t n);
 /* As with append: ERR_NOSPACE leaves everything as it was, any other error is final. */
 RESULT wal_truncate(struct wal *w, uint64_t from_index,
                     struct why *why); /* drops >= from_index; durable */

@@ -7,6 +7,7 @@
 
 #define HEADER_PLAIN (IDENTITY_SIZE + 6 * 8 + 1 + SEAL_TAG)
 #define HEADER_END   (ENVELOPE_SIZE + HEADER_PLAIN + SEAL_TAG)
+#define LARGE_ENTRY  2048 /* bytes from which on a copy costs more than another piece */
 _Static_assert(HEADER_END == 171 && HEADER_END <= SECTOR_SIZE, "the header is one sector");
 
 const struct envelope_kind wal_kind = {"CONCSEGM", 1, "wal segment"};
@@ -99,8 +100,31 @@ static struct span bond_body(struct bond *b, const struct envelope *e, uint64_t 
     return span_of(b->at, sizeof b->at);
 }
 
+/* The body into its place. Small entries are gathered there and sealed as one piece; the bytes of a
+ * large one are sealed from where they lie. */
+static RESULT body_seal(struct sealing *g, struct entry *const *entries, const struct wal_head *h) {
+    uint8_t *at = g->out, *end = g->out + h->body;
+    for (uint32_t i = 0; i < h->count; i++) {
+        const struct entry *e = entries[i];
+        put_u64(at, e->term);
+        at[8] = e->type;
+        put_u32(at + 9, e->size);
+        at += WAL_ENTRY_HEAD;
+        if (e->size >= LARGE_ENTRY) {
+            TRY(seal_add(g, span_of(g->at, (size_t)(at - g->at))));
+            TRY(seal_add(g, span_of(e->data, e->size)));
+        } else if (e->size != 0) {
+            memcpy(at, e->data, e->size);
+        }
+        at += e->size;
+    }
+    memset(at, 0, (size_t)(end - at));
+    return seal_add(g, span_of(g->at, (size_t)(end - g->at)));
+}
+
 RESULT wal_record_seal(const struct envelope *e, struct sealer *s, const struct wal_head *head,
-                       uint8_t *at, uint8_t tag[SEAL_TAG]) {
+                       struct entry *const *entries, uint8_t *at, uint8_t tag[SEAL_TAG]) {
+    struct sealing g;
     struct bond bond;
     uint64_t sealed = wal_sealed_size(head->body);
     put_u32(at, head->body);
@@ -111,8 +135,9 @@ RESULT wal_record_seal(const struct envelope *e, struct sealer *s, const struct 
     memcpy(at + 32, head->previous, SEAL_TAG);
     TRY(seal(s, 2 * head->number - 1, bond_head(&bond, e, head->number),
              span_of(at, WAL_HEAD_PLAIN), at));
-    TRY(seal(s, 2 * head->number, bond_body(&bond, e, head->number, at),
-             span_of(at + WAL_HEAD, head->body), at + WAL_HEAD));
+    TRY(seal_begin(&g, s, 2 * head->number, bond_body(&bond, e, head->number, at), at + WAL_HEAD));
+    TRY(body_seal(&g, entries, head));
+    TRY(seal_end(&g));
     memset(at + sealed, 0, (size_t)(wal_extent(head->body) - sealed));
     memcpy(tag, at + sealed - SEAL_TAG, SEAL_TAG);
     return OK;
@@ -142,19 +167,6 @@ RESULT wal_body_open(const struct envelope *e, struct sealer *s, const struct wa
                span_of(at + WAL_HEAD, head->body + SEAL_TAG), plain));
     memcpy(tag, at + WAL_HEAD + head->body, SEAL_TAG);
     return OK;
-}
-
-void wal_body_write(struct entry *const *entries, size_t n, uint8_t *at, uint64_t body) {
-    uint8_t *end = at + body;
-    for (size_t i = 0; i < n; i++) {
-        const struct entry *e = entries[i];
-        put_u64(at, e->term);
-        at[8] = e->type;
-        put_u32(at + 9, e->size);
-        if (e->size != 0) memcpy(at + WAL_ENTRY_HEAD, e->data, e->size);
-        at += wal_entry_size(e);
-    }
-    memset(at, 0, (size_t)(end - at));
 }
 
 /* One entry's head and bytes. */

@@ -52,10 +52,10 @@ static inline uint64_t wal_extent(uint64_t body) {
 uint64_t wal_body_size(uint64_t bytes);
 uint64_t wal_entry_size(const struct entry *e);
 
-/* Seals a record in place: `at` holds WAL_HEAD free bytes, the padded body, and room up to its
- * extent, which is filled with zeros. Counters 2n - 1 and 2n. */
+/* Makes the record of head->count entries at `at`, which has room for its extent. Counters 2n - 1
+ * and 2n. */
 RESULT wal_record_seal(const struct envelope *e, struct sealer *s, const struct wal_head *head,
-                       uint8_t *at, uint8_t tag[SEAL_TAG]);
+                       struct entry *const *entries, uint8_t *at, uint8_t tag[SEAL_TAG]);
 /* Opens the head of record `number`: ERR_CORRUPT when it does not authenticate or contradicts
  * itself. */
 RESULT wal_head_open(const struct envelope *e, struct sealer *s, uint64_t number, const uint8_t *at,
@@ -64,8 +64,6 @@ RESULT wal_head_open(const struct envelope *e, struct sealer *s, uint64_t number
 RESULT wal_body_open(const struct envelope *e, struct sealer *s, const struct wal_head *head,
                      const uint8_t *at, uint8_t *plain, uint8_t tag[SEAL_TAG]);
 
-/* Writes entries as a body, padding included; `at` has room for wal_body_size of them. */
-void wal_body_write(struct entry *const *entries, size_t n, uint8_t *at, uint64_t body);
 /* Calls `each` with entries head->first ... that it takes over (one reference). */
 RESULT wal_body_read(const struct wal_head *head, struct span body,
                      enum err (*each)(void *ctx, struct entry *e), void *ctx);

@@ -17,6 +17,7 @@
 #define ENTRY_OVERHEAD  (8 + 1 + 4)
 #define CONF_MAX        (MEMBERS_MAX * (ADDRESS_MAX + 32ULL) + 32ULL) /* an encoded configuration */
 #define KEY_BYTES       32
+#define VAULT_BLOCK_MAX 1024
 #define CHUNK_DATA_MAX  (SNAPSHOT_CHUNK + SNAPSHOT_CHUNK / 255 + 16) /* LZ4's worst case */
 
 enum kind { KIND_INT, KIND_TEXT, KIND_BLOCK, KIND_KEY, KIND_BYTES, KIND_ENTRIES, KIND_MEMBERS };
@@ -115,23 +116,35 @@ static const struct field chunk_fields[] = {
     BLOCK(chunk.chunk.data, CHUNK_DATA_MAX),
 };
 static const struct field join_fields[] = {
+    RANGE(join.kind, JOIN_TOKEN, JOIN_EXPIRED),
+    BOOL(join.member),
     TEXT(join.token),
     TEXT(join.name),
     TEXT(join.client_address),
     TEXT(join.peer_address),
     BLOCK(join.request, PEM_MAX),
+    BLOCK(join.old_cert, PEM_MAX),
+    BLOCK(join.proof, PROOF_MAX),
+    TEXT(join.hostname),
+    RANGE(join.availability, 0, 3),
 };
 static const struct field joined_fields[] = {
     RANGE(joined.error, OK, ERR_COUNT - 1),
     TEXT(joined.text),
     TEXT(joined.leader),
+    RANGE(joined.role, 0, JOIN_MANAGER),
     INT(joined.raft_id),
     TEXT(joined.cluster_id),
     TEXT(joined.node_id),
     BLOCK(joined.cert, PEM_MAX),
     BLOCK(joined.root, PEM_MAX),
     KEY(joined.unlock_key),
+    BLOCK(joined.vault, VAULT_BLOCK_MAX),
     MEMBERS(joined),
+};
+static const struct field node_fields[] = {
+    INT(node.kind),
+    BLOCK(node.body, SESSION_BODY_MAX),
 };
 
 struct schema {
@@ -159,6 +172,7 @@ static const struct schema schemas[WIRE_TYPE_COUNT] = {
     [WIRE_SNAPSHOT_CHUNK] = SCHEMA(chunk),
     [WIRE_JOIN] = SCHEMA(join),
     [WIRE_JOINED] = SCHEMA(joined),
+    [WIRE_NODE] = SCHEMA(node),
 };
 
 _Static_assert(sizeof(struct wire_message) <= UINT16_MAX, "offsets are 16 bits");

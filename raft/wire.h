@@ -14,8 +14,9 @@
 #include "raft/snapshot.h"
 #include "raft/wal.h"
 
-#define WIRE_VERSION 1
-#define WIRE_HEADER  5 /* length and type */
+#define WIRE_VERSION       1
+#define WIRE_HEADER        5                     /* length and type */
+#define WIRE_NODE_OVERHEAD (WIRE_HEADER + 1 + 4) /* of a WIRE_NODE, beside its body */
 
 enum wire_type {
     WIRE_HELLO = 1,
@@ -31,8 +32,9 @@ enum wire_type {
     WIRE_SNAPSHOT_OFFER, /* leader: this snapshot is for you */
     WIRE_SNAPSHOT_WANT,  /* follower: send chunks from here, or stop */
     WIRE_SNAPSHOT_CHUNK,
-    WIRE_JOIN,   /* a newcomer asks for a certificate (join connection only) */
+    WIRE_JOIN,   /* somebody asks for a certificate (join connection only) */
     WIRE_JOINED, /* the answer to it */
+    WIRE_NODE,   /* between a node and a manager (node session only) */
     WIRE_TYPE_COUNT
 };
 
@@ -104,12 +106,24 @@ struct wire_chunk {
     struct snapshot_chunk chunk;
 };
 
+enum join_kind {
+    JOIN_TOKEN = 1,   /* a newcomer: the token says what it may become */
+    JOIN_RENEW = 2,   /* the connection's certificate says who asks */
+    JOIN_EXPIRED = 3, /* the certificate ran out: old_cert and proof say who asks */
+};
+
 struct wire_join {
-    char token[64]; /* the secret part only: 25 characters */
+    uint8_t kind;   /* enum join_kind */
+    uint8_t member; /* 1: also asks to become a member of the quorum, at the addresses */
+    char token[64]; /* JOIN_TOKEN: the secret part only, 25 characters */
     char name[NAME_MAX_SIZE + 1];
     char client_address[ADDRESS_MAX];
     char peer_address[ADDRESS_MAX];
-    struct span request; /* certificate request, PEM */
+    struct span request;  /* certificate request, PEM; only its key counts */
+    struct span old_cert; /* JOIN_EXPIRED: PEM, the chain as it was issued */
+    struct span proof;    /* JOIN_EXPIRED: signature of `request` by the old key */
+    char hostname[256];
+    uint8_t availability; /* JOIN_TOKEN: that the node is to have (store/node.h); 0: as usual */
 };
 
 struct wire_member {
@@ -118,18 +132,28 @@ struct wire_member {
     char peer_address[ADDRESS_MAX];
 };
 
+enum join_role { JOIN_WORKER = 1, JOIN_MANAGER = 2 };
+
 struct wire_joined {
     uint16_t error;           /* enum err */
     char text[256];           /* sentence when error != OK */
     char leader[ADDRESS_MAX]; /* ERR_NOT_LEADER: ask there */
-    uint64_t raft_id;
+    uint8_t role;             /* enum join_role, that the certificate says; 0 with an error */
+    uint64_t raft_id;         /* 0: no member of the quorum */
     char cluster_id[CLUSTER_ID_SIZE + 1];
     char node_id[NODE_ID_SIZE + 1];
-    struct span cert;       /* PEM */
-    struct span root;       /* PEM */
+    struct span cert;       /* PEM, a chain, the leaf first */
+    struct span root;       /* PEM, the trusted roots; the one that join tokens pin is the first */
     struct span unlock_key; /* 32 bytes when autolock is on, else empty */
-    uint32_t n;             /* members, <= MEMBERS_MAX */
+    struct span vault; /* a member of the quorum's: the cluster keys (api/node/identity.h); or "" */
+    uint32_t n;        /* members, <= MEMBERS_MAX */
     struct wire_member members[MEMBERS_MAX];
+};
+
+/* On a session of a node; raft/ does not look into it. */
+struct wire_node {
+    uint8_t kind;     /* 0: the transport's own last word (session.h) */
+    struct span body; /* <= SESSION_BODY_MAX */
 };
 
 struct wire_message {
@@ -150,6 +174,7 @@ struct wire_message {
         struct wire_chunk chunk;
         struct wire_join join;
         struct wire_joined joined;
+        struct wire_node node;
     };
 };
 

@@ -1,23 +1,18 @@
-/* The cluster's own state: look-ups, the commands that change it, and its bytes in a snapshot. Rows
- * stand in one array ascending by raft id; ids and names are unique; next_raft_id is above all that
- * ever were.
+/* The cluster's own state: look-ups, the commands that change it, and its bytes in a snapshot. The
+ * roll stands in one array ascending by raft id; ids and names are unique; next_raft_id is above
+ * all that ever were.
  *
  *   node:    u64 raft id > 0, text id, text name, text client address, text peer address, u64
- * joined_s; id and name are not empty cluster: u8 initialised, text id, u64 created_s, block
- * root_pem, block root_key, 32 bytes token hash, u8 locked, [32 bytes unlock key], u64 next raft
- * id, u32 n, n nodes */
+ *            joined_s; id and name are not empty
+ *   ca:      block root_pem, block issuer_pem, block key (empty: none)
+ *   cluster: u8 initialised, text id, u64 created_s, ca, ca next, block cross_pem, u32 bytes of it
+ *            that are new, block retired_pem, u64 rotation, block join key (0 or 32 bytes), block
+ *            unlock key (the same), u64 next raft id, u32 n, n nodes */
 #include "store/cluster.h"
 
 #include <stdlib.h>
 
-#include <sodium.h>
-
 #include "store/command.h"
-
-void token_hash(const char *secret_text, uint8_t out[TOKEN_HASH_SIZE]) {
-    (void)crypto_generichash(out, TOKEN_HASH_SIZE, (const uint8_t *)secret_text,
-                             strlen(secret_text), NULL, 0);
-}
 
 /* --- look-ups --- */
 
@@ -59,10 +54,58 @@ RESULT cluster_find(const struct cluster *c, const char *text, const struct node
 
 /* --- life --- */
 
+static void ca_start(struct ca *a) {
+    *a = (struct ca){.root_pem = buf_new(PEM_MAX), .issuer_pem = buf_new(PEM_MAX)};
+}
+
+static void ca_end(struct ca *a) {
+    buf_free(&a->root_pem);
+    buf_free(&a->issuer_pem);
+    secret_free(a->key);
+    a->key = NULL;
+}
+
+/* Into an empty one. */
+static RESULT ca_set(struct ca *a, const struct ca_spans *from) {
+    TRY(buf_add_span(&a->root_pem, from->root_pem));
+    TRY(buf_add_span(&a->issuer_pem, from->issuer_pem));
+    return from->key.size == 0 ? OK : secret_new(from->key.at, from->key.size, &a->key);
+}
+
+static struct span span_or_none(const struct secret *s) {
+    return s != NULL ? secret_span(s) : span_of(NULL, 0);
+}
+
+static struct ca_spans spans_of(const struct ca *a) {
+    return (struct ca_spans){.root_pem = buf_span(&a->root_pem),
+                             .issuer_pem = buf_span(&a->issuer_pem),
+                             .key = span_or_none(a->key)};
+}
+
+/* What owns memory, empty. */
+static void start(struct cluster *c) {
+    ca_start(&c->ca);
+    ca_start(&c->next);
+    c->cross_pem = buf_new(PEM_MAX);
+    c->retired_pem = buf_new(PEM_MAX);
+    c->join_key = c->unlock_key = NULL;
+}
+
+/* Nothing of it is left. */
+static void end(struct cluster *c) {
+    ca_end(&c->ca);
+    ca_end(&c->next);
+    buf_free(&c->cross_pem);
+    buf_free(&c->retired_pem);
+    secret_free(c->join_key);
+    secret_free(c->unlock_key);
+    c->join_key = c->unlock_key = NULL;
+}
+
 RESULT cluster_new(struct cluster **out) {
     struct cluster *c = calloc(1, sizeof *c);
     if (c == NULL) return ERR_NOMEM;
-    c->root_pem = buf_new(PEM_MAX);
+    start(c);
     c->next_raft_id = 1;
     *out = c;
     return OK;
@@ -70,22 +113,30 @@ RESULT cluster_new(struct cluster **out) {
 
 void cluster_free(struct cluster *c) {
     if (c == NULL) return;
-    buf_free(&c->root_pem);
-    secret_free(c->root_key);
-    secret_free(c->unlock_key);
+    end(c);
     free(c);
+}
+
+static RESULT copy_secret(const struct secret *s, struct secret **out) {
+    return s == NULL ? OK : secret_copy(s, out);
+}
+
+static RESULT copy_owned(const struct cluster *c, struct cluster *copy) {
+    struct ca_spans ca = spans_of(&c->ca), next = spans_of(&c->next);
+    TRY(ca_set(&copy->ca, &ca));
+    TRY(ca_set(&copy->next, &next));
+    TRY(buf_add_span(&copy->cross_pem, buf_span(&c->cross_pem)));
+    TRY(buf_add_span(&copy->retired_pem, buf_span(&c->retired_pem)));
+    TRY(copy_secret(c->join_key, &copy->join_key));
+    return copy_secret(c->unlock_key, &copy->unlock_key);
 }
 
 RESULT cluster_copy(const struct cluster *c, struct cluster **out) {
     struct cluster *copy = malloc(sizeof *copy);
     if (copy == NULL) return ERR_NOMEM;
     *copy = *c;
-    copy->root_pem = buf_new(PEM_MAX);
-    copy->root_key = NULL;
-    copy->unlock_key = NULL;
-    enum err e = buf_add_span(&copy->root_pem, buf_span(&c->root_pem));
-    if (e == OK && c->root_key != NULL) e = secret_copy(c->root_key, &copy->root_key);
-    if (e == OK && c->unlock_key != NULL) e = secret_copy(c->unlock_key, &copy->unlock_key);
+    start(copy);
+    enum err e = copy_owned(c, copy);
     if (e != OK) {
         cluster_free(copy);
         return e;
@@ -94,15 +145,14 @@ RESULT cluster_copy(const struct cluster *c, struct cluster **out) {
     return OK;
 }
 
-/* --- commands --- */
+/* --- founding --- */
 
-/* Nothing is left of the cluster that a restored state was of: no row, no key, no token. */
+/* Nothing is left of the cluster that a restored state was of: no node, no key, no root. */
 static void forget_cluster(struct cluster *c) {
-    buf_free(&c->root_pem);
-    secret_free(c->root_key);
-    secret_free(c->unlock_key);
-    c->root_key = c->unlock_key = NULL;
+    end(c);
     memset(c->nodes, 0, sizeof c->nodes);
+    c->cross_new = 0;
+    c->rotation = 0;
 }
 
 static RESULT make_cluster(struct cluster *c, const struct command *command, enum err *outcome) {
@@ -112,10 +162,9 @@ static RESULT make_cluster(struct cluster *c, const struct command *command, enu
         return OK;
     }
     forget_cluster(c);
-    TRY(buf_add_span(&c->root_pem, command->cluster.root_pem));
-    TRY(secret_new(command->cluster.root_key.at, command->cluster.root_key.size, &c->root_key));
+    TRY(ca_set(&c->ca, &command->cluster.ca));
+    TRY(secret_new(command->cluster.join_key.at, command->cluster.join_key.size, &c->join_key));
     memcpy(c->id, command->cluster.id, sizeof c->id);
-    memcpy(c->token_hash, command->cluster.token_hash, TOKEN_HASH_SIZE);
     c->created_s = command->cluster.now_s;
     c->nodes[0] = command->cluster.first;
     c->n = 1;
@@ -123,6 +172,78 @@ static RESULT make_cluster(struct cluster *c, const struct command *command, enu
     c->initialised = true;
     return OK;
 }
+
+/* --- rotating the root --- */
+
+/* cross_pem is then `from`, and behind it what it had behind the running rotation's own. */
+static RESULT set_cross(struct cluster *c, struct span from) {
+    struct buf cross = buf_new(PEM_MAX);
+    struct span kept = span_of(NULL, 0);
+    if (c->cross_pem.size > c->cross_new)
+        kept = span_of(c->cross_pem.at + c->cross_new, c->cross_pem.size - c->cross_new);
+    enum err e = buf_add_span(&cross, from);
+    if (e == OK) e = buf_add_span(&cross, kept);
+    if (e != OK) {
+        buf_free(&cross);
+        return e;
+    }
+    buf_free(&c->cross_pem);
+    c->cross_pem = cross;
+    c->cross_new = from.size;
+    return OK;
+}
+
+static RESULT start_rotation(struct cluster *c, const struct command *command) {
+    TRY(set_cross(c, command->ca.cross_pem));
+    ca_end(&c->next);
+    TRY(ca_set(&c->next, &command->ca.next));
+    c->rotation++;
+    return OK;
+}
+
+static RESULT abort_rotation(struct cluster *c) {
+    ca_end(&c->next);
+    return set_cross(c, span_of(NULL, 0));
+}
+
+static RESULT finish_rotation(struct cluster *c, bool retire) {
+    if (retire) TRY(buf_add_span(&c->retired_pem, buf_span(&c->ca.root_pem)));
+    ca_end(&c->ca);
+    c->ca = c->next;
+    ca_start(&c->next);
+    c->cross_new = 0;
+    if (c->retired_pem.size == 0) buf_free(&c->cross_pem);
+    return OK;
+}
+
+static RESULT forget_roots(struct cluster *c) {
+    buf_free(&c->retired_pem);
+    c->cross_pem.size = c->cross_new;
+    if (c->cross_new == 0) buf_free(&c->cross_pem);
+    return OK;
+}
+
+static RESULT change_ca(struct cluster *c, const struct command *command, enum err *outcome) {
+    bool rotating = cluster_rotating(c);
+    enum ca_action action = command->ca.action;
+    enum err e = OK;
+    if (command->ca.rotation != c->rotation)
+        *outcome = ERR_CONFLICT;
+    else if ((action == CA_ABORT || action == CA_FINISH) && !rotating)
+        *outcome = ERR_PRECONDITION;
+    if (*outcome != OK) return OK;
+    switch (action) {
+    case CA_START: e = start_rotation(c, command); break;
+    case CA_ABORT: e = abort_rotation(c); break;
+    case CA_FINISH: e = finish_rotation(c, command->ca.retire); break;
+    case CA_FORGET: e = forget_roots(c); break;
+    }
+    if (e != ERR_TOO_LARGE) return e;
+    *outcome = e; /* the roots that are to be remembered */
+    return OK;
+}
+
+/* --- the roll and the lock --- */
 
 static enum err add_node(struct cluster *c, const struct node *n) {
     if (cluster_node_by_id(c, n->id) != NULL || node_by_name(c, n->name) != NULL) return ERR_EXISTS;
@@ -173,12 +294,20 @@ RESULT cluster_apply(struct cluster *c, const struct command *command, enum err 
     case OP_NODE_ADD: *outcome = add_node(c, &command->node); return OK;
     case OP_NODE_REMOVE: *outcome = remove_node(c, command->raft_id); return OK;
     case OP_NODE_UPDATE: *outcome = update_node(c, &command->node); return OK;
-    case OP_TOKEN: memcpy(c->token_hash, command->token_hash, TOKEN_HASH_SIZE); return OK;
+    case OP_CA: return change_ca(c, command, outcome);
     case OP_LOCK: return set_lock(c, command->unlock_key);
     case OP_CLUSTER:
+    case OP_ROWS:
     case OP_PUT:
     case OP_DELETE:
-    case OP_BATCH: break;
+    case OP_BATCH:
+    case OP_TXN:
+    case OP_COMPACT:
+    case OP_IMPORT:
+    case OP_LEASE_GRANT:
+    case OP_LEASE_REVOKE:
+    case OP_ALARM:
+    case OP_AUTH: break;
     }
     *outcome = ERR_UNSUPPORTED;
     return OK;
@@ -214,21 +343,34 @@ RESULT node_decode(struct cursor *in, struct node *out) {
     return decode_node(in, out) == OK ? OK : ERR_INVALID;
 }
 
-static struct span span_or_none(const struct secret *s) {
-    return s != NULL ? secret_span(s) : span_of(NULL, 0);
+static RESULT ca_encode(const struct ca *a, struct buf *out) {
+    TRY(buf_block(out, buf_span(&a->root_pem)));
+    TRY(buf_block(out, buf_span(&a->issuer_pem)));
+    return buf_block(out, span_or_none(a->key));
+}
+
+/* Room for all, so that the bytes are never moved and no copy of a key stays behind. */
+static RESULT reserve(const struct cluster *c, struct buf *out) {
+    size_t nodes = c->n * (sizeof(struct node) + 64);
+    size_t pems = c->ca.root_pem.size + c->ca.issuer_pem.size + span_or_none(c->ca.key).size +
+                  c->next.root_pem.size + c->next.issuer_pem.size + span_or_none(c->next.key).size +
+                  c->cross_pem.size + c->retired_pem.size;
+    return buf_reserve(out, nodes + pems + 1 * KIB);
 }
 
 RESULT cluster_encode(const struct cluster *c, struct buf *out) {
-    TRY(buf_reserve(out,
-                    CLUSTER_BYTES_MAX)); /* never moved, so that no copy of a key stays behind */
+    TRY(reserve(c, out));
     TRY(buf_u8(out, c->initialised));
     TRY(buf_block(out, span_str(c->id)));
     TRY(buf_u64(out, (uint64_t)c->created_s));
-    TRY(buf_block(out, buf_span(&c->root_pem)));
-    TRY(buf_block(out, span_or_none(c->root_key)));
-    TRY(buf_add(out, c->token_hash, TOKEN_HASH_SIZE));
-    TRY(buf_u8(out, c->unlock_key != NULL));
-    TRY(buf_add_span(out, span_or_none(c->unlock_key)));
+    TRY(ca_encode(&c->ca, out));
+    TRY(ca_encode(&c->next, out));
+    TRY(buf_block(out, buf_span(&c->cross_pem)));
+    TRY(buf_u32(out, (uint32_t)c->cross_new));
+    TRY(buf_block(out, buf_span(&c->retired_pem)));
+    TRY(buf_u64(out, c->rotation));
+    TRY(buf_block(out, span_or_none(c->join_key)));
+    TRY(buf_block(out, span_or_none(c->unlock_key)));
     TRY(buf_u64(out, c->next_raft_id));
     TRY(buf_u32(out, c->n));
     for (unsigned i = 0; i < c->n; i++)
@@ -243,18 +385,37 @@ static RESULT decode_flag(struct cursor *in, bool *out) {
     return flag <= 1 ? OK : ERR_CORRUPT;
 }
 
-static RESULT decode_keys(struct cursor *in, struct cluster *c) {
-    struct span pem, key;
-    bool locked;
+static RESULT decode_ca(struct cursor *in, struct ca *out) {
+    struct ca_spans a;
+    TRY(cursor_block(in, PEM_MAX, &a.root_pem));
+    TRY(cursor_block(in, PEM_MAX, &a.issuer_pem));
+    TRY(cursor_block(in, PEM_MAX, &a.key));
+    if (a.root_pem.size == 0 && (a.issuer_pem.size != 0 || a.key.size != 0)) return ERR_CORRUPT;
+    return ca_set(out, &a);
+}
+
+static RESULT decode_roots(struct cursor *in, struct cluster *c) {
+    struct span pem;
+    uint32_t cross_new;
+    TRY(decode_ca(in, &c->ca));
+    TRY(decode_ca(in, &c->next));
     TRY(cursor_block(in, PEM_MAX, &pem));
-    TRY(cursor_block(in, PEM_MAX, &key));
-    TRY(buf_add_span(&c->root_pem, pem));
-    if (key.size != 0) TRY(secret_new(key.at, key.size, &c->root_key));
-    TRY(cursor_copy(in, c->token_hash, TOKEN_HASH_SIZE));
-    TRY(decode_flag(in, &locked));
-    if (!locked) return OK;
-    TRY(cursor_bytes(in, KEY_SIZE, &key));
-    return secret_new(key.at, key.size, &c->unlock_key);
+    TRY(buf_add_span(&c->cross_pem, pem));
+    TRY(cursor_u32(in, &cross_new));
+    if (cross_new > pem.size || (cross_new != 0 && !cluster_rotating(c))) return ERR_CORRUPT;
+    if (cluster_rotating(c) && c->ca.root_pem.size == 0) return ERR_CORRUPT;
+    c->cross_new = cross_new;
+    TRY(cursor_block(in, PEM_MAX, &pem));
+    TRY(buf_add_span(&c->retired_pem, pem));
+    if (pem.size == 0 && c->cross_pem.size != c->cross_new) return ERR_CORRUPT;
+    return cursor_u64(in, &c->rotation);
+}
+
+static RESULT decode_key(struct cursor *in, struct secret **out) {
+    struct span key;
+    TRY(cursor_block(in, KEY_SIZE, &key));
+    if (key.size == 0) return OK;
+    return key.size == KEY_SIZE ? secret_new(key.at, key.size, out) : ERR_CORRUPT;
 }
 
 static RESULT decode_nodes(struct cursor *in, struct cluster *c) {
@@ -278,9 +439,11 @@ static RESULT decode_cluster(struct cursor *in, struct cluster *c) {
     TRY(cursor_text(in, c->id, sizeof c->id));
     TRY(cursor_u64(in, &created_s));
     c->created_s = (int64_t)created_s;
-    TRY(decode_keys(in, c));
+    TRY(decode_roots(in, c));
+    TRY(decode_key(in, &c->join_key));
+    TRY(decode_key(in, &c->unlock_key));
     TRY(decode_nodes(in, c));
-    bool made = c->id[0] != '\0' && c->root_pem.size != 0 && c->root_key != NULL;
+    bool made = c->id[0] != '\0' && c->ca.root_pem.size != 0 && c->join_key != NULL;
     return c->initialised == made ? OK : ERR_CORRUPT;
 }
 

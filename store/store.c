@@ -1,10 +1,13 @@
 /* The store: its life, reading, views and the running hash. Commands: apply.c; snapshots: image.c,
  * restore.c.
  *
- * The state hash is BLAKE2b-256 over: "conclave state 1", u64 revision, u64 keys, two u64 lanes
- * summed over the items, u64 first and next token number, two u64 lanes summed over the tokens, 32
- * bytes hash of the cluster's bytes. Sums and the cluster's hash are kept up to date by every
- * command, so it is O(1). */
+ * The state hash is BLAKE2b-256 over: "conclave state 3", u64 revision, u64 keys, two u64 lanes
+ * summed over the newest versions (tombstones not), u64 compacted, two u64 lanes summed over all
+ * versions ever, u64 leases, two u64 lanes summed over them, u64 first and next token number, two
+ * u64 lanes summed over the tokens, u64 version of the rows, u64 their number, two u64 lanes summed
+ * over them, 32 bytes hash of the cluster's bytes, the same of the users', then of each alarm u8
+ * kind and u64 raft id. Sums and the parts' hashes are kept up to date by
+ * every command, so it is O(1), and says nothing of how far a compaction has got. */
 #include "store/state.h"
 
 #include <assert.h>
@@ -32,6 +35,30 @@ RESULT cluster_version_new(struct cluster *c, struct cluster_version **out) {
     return OK;
 }
 
+RESULT auth_version_new(struct auth *a, struct auth_version **out) {
+    struct buf bytes = buf_new(AUTH_BYTES_MAX);
+    struct auth_version *v = malloc(sizeof *v);
+    if (v == NULL) return ERR_NOMEM;
+    enum err e = auth_encode(a, &bytes);
+    if (e != OK) {
+        buf_wipe(&bytes);
+        free(v);
+        return e;
+    }
+    (void)crypto_generichash(v->hash, sizeof v->hash, bytes.at, bytes.size, NULL, 0);
+    buf_wipe(&bytes);
+    v->auth = a;
+    v->refs = 1;
+    *out = v;
+    return OK;
+}
+
+void auth_version_drop(struct auth_version *v) {
+    if (v == NULL || --v->refs > 0) return;
+    auth_free(v->auth);
+    free(v);
+}
+
 void cluster_version_drop(struct cluster_version *v) {
     if (v == NULL || --v->refs > 0) return;
     cluster_free(v->cluster);
@@ -40,23 +67,43 @@ void cluster_version_drop(struct cluster_version *v) {
 
 /* --- life --- */
 
+static RESULT start_cluster(struct state *s) {
+    struct cluster *c;
+    TRY(cluster_new(&c));
+    enum err e = cluster_version_new(c, &s->cluster);
+    if (e != OK) cluster_free(c);
+    return e;
+}
+
+static RESULT start_auth(struct state *s) {
+    struct auth *a;
+    TRY(auth_new(&a));
+    enum err e = auth_version_new(a, &s->auth);
+    if (e != OK) auth_free(a);
+    return e;
+}
+
 RESULT state_start(struct state *s) {
     memset(s, 0, sizeof *s);
     s->revision = 1;
     tokens_start(&s->tokens);
-    struct cluster *c = NULL;
     enum err e = tree_new(&s->keys);
-    if (e == OK) e = cluster_new(&c);
-    if (e == OK) e = cluster_version_new(c, &s->cluster);
-    if (e == OK) return OK;
-    cluster_free(c);
-    state_end(s);
+    if (e == OK) e = history_new(&s->history);
+    if (e == OK) e = leases_start(&s->leases);
+    if (e == OK) e = rows_start(&s->rows);
+    if (e == OK) e = start_cluster(s);
+    if (e == OK) e = start_auth(s);
+    if (e != OK) state_end(s);
     return e;
 }
 
 void state_end(struct state *s) {
     tree_free(s->keys);
+    history_free(s->history);
+    leases_end(&s->leases);
+    rows_end(&s->rows);
     cluster_version_drop(s->cluster);
+    auth_version_drop(s->auth);
     tokens_end(&s->tokens);
 }
 
@@ -107,26 +154,58 @@ struct machine *store_machine(struct store *s) {
 }
 
 void state_hash(const struct state *s, uint8_t hash[STATE_HASH_SIZE]) {
-    uint8_t raw[16 + 8 * 8 + STATE_HASH_SIZE] = "conclave state 1";
-    const uint64_t numbers[8] = {
-        s->revision,     tree_count(s->keys), s->sum.at[0],        s->sum.at[1],
-        s->tokens.first, s->tokens.next,      s->tokens.sum.at[0], s->tokens.sum.at[1],
+    static const char title[16] = "conclave state 3";
+    const uint64_t numbers[18] = {
+        s->revision,         tree_live(s->keys),  s->sum.at[0],    s->sum.at[1],
+        s->compacted,        s->events.at[0],     s->events.at[1], leases_count(&s->leases),
+        s->leases.sum.at[0], s->leases.sum.at[1], s->tokens.first, s->tokens.next,
+        s->tokens.sum.at[0], s->tokens.sum.at[1], s->rows.version, s->rows.n[0],
+        s->rows.sum.at[0],   s->rows.sum.at[1],
     };
-    for (unsigned i = 0; i < 8; i++)
-        put_u64(raw + 16 + 8 * i, numbers[i]);
-    memcpy(raw + 16 + 64, s->cluster->hash, STATE_HASH_SIZE);
-    (void)crypto_generichash(hash, STATE_HASH_SIZE, raw, sizeof raw, NULL, 0);
+    uint8_t raw[sizeof title + sizeof numbers + 2 * STATE_HASH_SIZE + ALARMS_MAX * ALARM_SIZE];
+    uint8_t *at = raw + sizeof title;
+    memcpy(raw, title, sizeof title);
+    for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++, at += 8)
+        put_u64(at, numbers[i]);
+    memcpy(at, s->cluster->hash, STATE_HASH_SIZE);
+    memcpy(at + STATE_HASH_SIZE, s->auth->hash, STATE_HASH_SIZE);
+    alarms_encode(&s->alarms, at + 2 * STATE_HASH_SIZE);
+    size_t size = sizeof raw - (ALARMS_MAX - s->alarms.n) * ALARM_SIZE;
+    (void)crypto_generichash(hash, STATE_HASH_SIZE, raw, size, NULL, 0);
 }
 
 /* --- reading --- */
 
 uint64_t store_revision(const struct store *s) { return s->state.revision; }
-uint64_t store_keys(const struct store *s) { return tree_count(s->state.keys); }
+uint64_t store_keys(const struct store *s) { return tree_live(s->state.keys); }
 uint64_t store_bytes(const struct store *s) { return s->state.bytes; }
+uint64_t store_size(const struct store *s) { return s->state.size; }
+uint64_t store_memory(const struct store *s) { return sizeof *s + s->state.size; }
+uint64_t store_compacted(const struct store *s) { return s->state.compacted; }
+bool store_compacting(const struct store *s) { return s->state.sweeping; }
+const struct leases *store_leases(const struct store *s) { return &s->state.leases; }
+const struct auth *store_auth(const struct store *s) { return s->state.auth->auth; }
+struct history *store_history(const struct store *s) {
+    return s->state.history;
+}
+void store_watched(struct store *s, struct watch_hub *h) { s->hub = h; }
+
+bool store_alarm(const struct store *s, enum alarm alarm, uint64_t raft_id) {
+    return alarms_any(&s->state.alarms, alarm, raft_id);
+}
+
+bool store_alarm_at(const struct store *s, unsigned at, enum alarm *alarm, uint64_t *raft_id) {
+    const struct alarms *a = &s->state.alarms;
+    if (at >= a->n) return false;
+    *alarm = (enum alarm)a->at[at].alarm;
+    *raft_id = a->at[at].raft_id;
+    return true;
+}
+
 const struct cluster *store_cluster(const struct store *s) { return s->state.cluster->cluster; }
 
 static bool get(const struct tree_node *root, struct span key, struct kv *out) {
-    const struct item *i = tree_lookup(root, key);
+    const struct item *i = item_live(tree_lookup(root, key));
     if (i == NULL) return false;
     item_read(i, out);
     return true;
@@ -139,6 +218,8 @@ struct store_cursor {
 
 bool store_cursor_next(struct store_cursor *c, struct kv *out) {
     const struct item *i = tree_next(&c->at);
+    while (i != NULL && item_tomb(i))
+        i = tree_next(&c->at);
     if (i == NULL) return false;
     item_read(i, out);
     return c->end.size == 0 || span_compare(out->key, c->end) < 0;
@@ -183,7 +264,16 @@ RESULT store_view_new(const struct store *s, struct store_view **out) {
         return e;
     }
     v->bytes = s->state.bytes;
+    v->compacted = s->state.compacted;
+    v->deep = false;
     *out = v;
+    return OK;
+}
+
+RESULT store_view_new_with_history(const struct store *s, struct store_view **out) {
+    TRY(store_view_new(s, out));
+    tree_view_deepen((*out)->keys);
+    (*out)->deep = true;
     return OK;
 }
 

@@ -28,35 +28,35 @@ static RESULT reserve_nodes(struct tree *t, unsigned leaves, unsigned inners) {
     return OK;
 }
 
-static void node_start(struct tree_node *n, bool leaf, uint64_t born) {
-    n->born = born;
+static void node_start(const struct tree *t, struct tree_node *n, bool leaf) {
+    n->born = t->epoch;
     n->n = 0;
     n->prefix = 0;
     n->leaf = leaf;
     memset(n->heads, 0xff, sizeof n->heads);
 }
 
-static struct leaf *take_leaf(struct tree *t, uint64_t born) {
+static struct leaf *take_leaf(struct tree *t) {
     assert(t->n_leaves > 0);
     struct leaf *l = t->spare_leaves[--t->n_leaves];
-    node_start(&l->node, true, born);
+    node_start(t, &l->node, true);
+    l->tombs = 0;
     return l;
 }
 
-static struct inner *take_inner(struct tree *t, uint64_t born) {
+static struct inner *take_inner(struct tree *t) {
     assert(t->n_inners > 0);
     struct inner *i = t->spare_inners[--t->n_inners];
-    node_start(&i->node, false, born);
+    node_start(t, &i->node, false);
     return i;
 }
 
 /* The shortest key that is above `left` and not above `right`. */
-static RESULT reserve_separator(struct tree *t, struct span left, struct span right,
-                                uint64_t born) {
+static RESULT reserve_separator(struct tree *t, struct span left, struct span right) {
     size_t size = common_prefix(left, right) + 1;
     struct separator *s = malloc(sizeof *s + size);
     if (s == NULL) return ERR_NOMEM;
-    s->born = born;
+    s->born = t->epoch;
     s->size = (uint16_t)size;
     memcpy(s->bytes, right.at, size);
     t->spare_separator = s;
@@ -106,10 +106,29 @@ static void drop_head(struct tree_node *n, unsigned at, unsigned keys_before) {
     n->heads[keys_before - 1] = UINT32_MAX;
 }
 
+/* Bit `at` comes new among the bits; the higher ones move up. */
+static uint64_t bits_open(uint64_t bits, unsigned at, bool bit) {
+    uint64_t below = (1ULL << at) - 1;
+    return (bits & below) | (uint64_t)bit << at | (bits & ~below) << 1;
+}
+
+static uint64_t bits_close(uint64_t bits, unsigned at) {
+    uint64_t below = (1ULL << at) - 1;
+    return (bits & below) | (bits >> 1 & ~below);
+}
+
+static uint64_t tombs_of(struct item *const *items, unsigned n) {
+    uint64_t bits = 0;
+    for (unsigned i = 0; i < n; i++)
+        bits |= (uint64_t)item_tomb(items[i]) << i;
+    return bits;
+}
+
 static void leaf_insert(struct leaf *l, unsigned at, struct item *item) {
     memmove(l->items + at + 1, l->items + at, (l->node.n - at) * sizeof l->items[0]);
     l->items[at] = item;
     l->node.n++;
+    l->tombs = bits_open(l->tombs, at, item_tomb(item));
     add_head(&l->node, at);
 }
 
@@ -119,8 +138,10 @@ static void inner_insert(struct inner *i, unsigned at, struct separator *s,
     unsigned right = i->node.n - at - 1U;
     memmove(i->separators + at + 1, i->separators + at, right * sizeof(struct separator *));
     memmove(i->children + at + 2, i->children + at + 1, right * sizeof(struct tree_node *));
+    memmove(i->live + at + 2, i->live + at + 1, right * sizeof i->live[0]);
     i->separators[at] = s;
     i->children[at + 1] = child;
+    i->live[at + 1] = node_live(child, child->n);
     i->node.n++;
     add_head(&i->node, at);
 }
@@ -135,6 +156,7 @@ static struct separator *inner_erase(struct inner *i, unsigned at) {
     memmove(i->separators + gone, i->separators + gone + 1,
             (n - 2 - gone) * sizeof(struct separator *));
     memmove(i->children + at, i->children + at + 1, (n - 1 - at) * sizeof(struct tree_node *));
+    memmove(i->live + at, i->live + at + 1, (n - 1 - at) * sizeof i->live[0]);
     i->node.n--;
     drop_head(&i->node, gone, n - 1);
     return s;
@@ -149,13 +171,13 @@ static unsigned shared_on(const struct tree *t, const struct tree_path *path, un
     return shared;
 }
 
-static struct tree_node *copy_node(struct tree *t, struct tree_node *n, uint64_t born) {
-    struct tree_node *copy = n->leaf ? &take_leaf(t, born)->node : &take_inner(t, born)->node;
+static struct tree_node *copy_node(struct tree *t, struct tree_node *n) {
+    struct tree_node *copy = n->leaf ? &take_leaf(t)->node : &take_inner(t)->node;
     if (n->leaf)
         *leaf_of(copy) = *leaf_of(n);
     else
         *inner_of(copy) = *inner_of(n);
-    copy->born = born;
+    copy->born = t->epoch;
     return copy;
 }
 
@@ -168,12 +190,12 @@ static void replace_child(struct tree *t, struct tree_path *path, unsigned level
     path->step[level].node = n;
 }
 
-static void own_path(struct tree *t, struct tree_path *path, uint64_t revision) {
+static void own_path(struct tree *t, struct tree_path *path) {
     for (unsigned i = 0; i < path->depth; i++) {
         struct tree_node *n = path->step[i].node;
         if (node_owned(t, n)) continue;
-        replace_child(t, path, i, copy_node(t, n, revision));
-        bury(t, n, GRAVE_NODE, n->born);
+        replace_child(t, path, i, copy_node(t, n));
+        bury(t, n, GRAVE_NODE);
     }
 }
 
@@ -224,11 +246,13 @@ static struct leaf *split_leaf(struct tree *t, struct leaf *l, unsigned cut, uns
     struct item *all[FANOUT + 1];
     for (unsigned i = 0; i <= FANOUT; i++)
         all[i] = item_with(l, i, at, item);
-    struct leaf *right = take_leaf(t, item_born(item));
+    struct leaf *right = take_leaf(t);
     memcpy(l->items, all, cut * sizeof all[0]);
     memcpy(right->items, all + cut, (FANOUT + 1 - cut) * sizeof all[0]);
     l->node.n = (uint16_t)cut;
     right->node.n = (uint16_t)(FANOUT + 1 - cut);
+    l->tombs = tombs_of(l->items, cut);
+    right->tombs = tombs_of(right->items, FANOUT + 1 - cut);
     if (cut != FANOUT) node_refresh(&l->node);
     node_refresh(&right->node);
     return right;
@@ -237,51 +261,67 @@ static struct leaf *split_leaf(struct tree *t, struct leaf *l, unsigned cut, uns
 /* Splits a full inner node while `child` is inserted right of child `at` behind *s; *s becomes the
  * separator between the halves. */
 static struct inner *split_inner(struct tree *t, struct inner *left, unsigned cut, unsigned at,
-                                 struct separator **s, struct tree_node *child, uint64_t born) {
+                                 struct separator **s, struct tree_node *child) {
     struct separator *separators[FANOUT];
     struct tree_node *children[FANOUT + 1];
+    uint32_t live[FANOUT + 1];
     memcpy(separators, left->separators, at * sizeof separators[0]);
     memcpy(children, left->children, (at + 1) * sizeof children[0]);
+    memcpy(live, left->live, (at + 1) * sizeof live[0]);
     separators[at] = *s;
     children[at + 1] = child;
+    live[at + 1] = node_live(child, child->n);
     memcpy(separators + at + 1, left->separators + at, (FANOUT - 1 - at) * sizeof separators[0]);
     memcpy(children + at + 2, left->children + at + 1, (FANOUT - 1 - at) * sizeof children[0]);
-    struct inner *right = take_inner(t, born);
+    memcpy(live + at + 2, left->live + at + 1, (FANOUT - 1 - at) * sizeof live[0]);
+    struct inner *right = take_inner(t);
     left->node.n = (uint16_t)cut;
     right->node.n = (uint16_t)(FANOUT + 1 - cut);
     memcpy(left->separators, separators, (cut - 1) * sizeof separators[0]);
     memcpy(left->children, children, cut * sizeof children[0]);
     memcpy(right->separators, separators + cut, (FANOUT - cut) * sizeof separators[0]);
     memcpy(right->children, children + cut, (FANOUT + 1 - cut) * sizeof children[0]);
+    memcpy(left->live, live, cut * sizeof live[0]);
+    memcpy(right->live, live + cut, (FANOUT + 1 - cut) * sizeof live[0]);
     *s = separators[cut - 1];
     node_refresh(&left->node);
     node_refresh(&right->node);
     return right;
 }
 
-static void grow_root(struct tree *t, struct separator *s, struct tree_node *right, uint64_t born) {
-    struct inner *root = take_inner(t, born);
+static void grow_root(struct tree *t, struct separator *s, struct tree_node *right) {
+    struct inner *root = take_inner(t);
     root->node.n = 1;
     root->children[0] = t->root;
+    root->live[0] = node_live(t->root, t->root->n);
     inner_insert(root, 0, s, right);
     t->root = &root->node;
 }
 
+/* The nodes above `level` on the path have more live items now. */
+static void count_above(struct tree_path *path, unsigned level, int delta) {
+    if (delta == 0) return;
+    while (level-- > 0)
+        inner_of(path->step[level].node)->live[path->step[level].at] += (uint32_t)delta;
+}
+
 /* Puts `right` beside the node at `level`, splitting what is full above. */
 static void insert_above(struct tree *t, struct tree_path *path, unsigned level,
-                         struct separator *s, struct tree_node *right, uint64_t born) {
+                         struct separator *s, struct tree_node *right, int delta) {
     while (level > 0) {
         level--;
         struct inner *parent = inner_of(path->step[level].node);
         unsigned at = path->step[level].at;
+        parent->live[at] = node_live(parent->children[at], parent->children[at]->n);
         if (parent->node.n < FANOUT) {
             inner_insert(parent, at, s, right);
+            count_above(path, level, delta);
             return;
         }
         unsigned cut = cut_of(path, level, at);
-        right = &split_inner(t, parent, cut, at, &s, right, born)->node;
+        right = &split_inner(t, parent, cut, at, &s, right)->node;
     }
-    grow_root(t, s, right, born);
+    grow_root(t, s, right);
 }
 
 static RESULT put_split(struct tree *t, struct tree_path *path, struct item *item,
@@ -291,16 +331,16 @@ static RESULT put_split(struct tree *t, struct tree_path *path, struct item *ite
     unsigned cut = cut_of(path, last, at);
     TRY(reserve_put(t, path, splits));
     TRY(reserve_separator(t, item_key(item_with(full, cut - 1, at, item)),
-                          item_key(item_with(full, cut, at, item)), item_born(item)));
-    own_path(t, path, item_born(item));
+                          item_key(item_with(full, cut, at, item))));
+    own_path(t, path);
     struct leaf *right = split_leaf(t, leaf_of(path->step[last].node), cut, at, item);
-    insert_above(t, path, last, take_separator(t), &right->node, item_born(item));
+    insert_above(t, path, last, take_separator(t), &right->node, !item_tomb(item));
     return OK;
 }
 
 static RESULT put_first(struct tree *t, struct item *item) {
     TRY(reserve_nodes(t, 1, 0));
-    struct leaf *l = take_leaf(t, item_born(item));
+    struct leaf *l = take_leaf(t);
     leaf_insert(l, 0, item);
     t->root = &l->node;
     return OK;
@@ -309,10 +349,15 @@ static RESULT put_first(struct tree *t, struct item *item) {
 static RESULT put_over(struct tree *t, struct tree_path *path, struct item *item) {
     unsigned last = path->depth - 1;
     TRY(reserve_put(t, path, 0));
-    own_path(t, path, item_born(item));
-    struct item **slot = &leaf_of(path->step[last].node)->items[path->step[last].at];
-    bury(t, *slot, GRAVE_ITEM, item_born(*slot));
-    *slot = item;
+    own_path(t, path);
+    struct leaf *l = leaf_of(path->step[last].node);
+    unsigned at = path->step[last].at;
+    int delta = item_tomb(l->items[at]) - item_tomb(item);
+    if (l->items[at] != item->older) bury(t, l->items[at], GRAVE_ITEM);
+    l->items[at] = item;
+    l->tombs = (l->tombs & ~(1ULL << at)) | (uint64_t)item_tomb(item) << at;
+    t->live += (uint64_t)(int64_t)delta;
+    count_above(path, last, delta);
     return OK;
 }
 
@@ -321,31 +366,30 @@ static RESULT put_new(struct tree *t, struct tree_path *path, struct item *item)
     unsigned splits = full_on(path);
     if (splits > 0) return put_split(t, path, item, splits);
     TRY(reserve_put(t, path, 0));
-    own_path(t, path, item_born(item));
+    own_path(t, path);
     unsigned last = path->depth - 1;
     leaf_insert(leaf_of(path->step[last].node), path->step[last].at, item);
+    count_above(path, last, !item_tomb(item));
     return OK;
 }
 
 RESULT tree_put(struct tree *t, struct tree_path *path, struct item *item) {
-    assert(t->newest == NULL || item_born(item) > t->newest->revision);
     if (path->found) return put_over(t, path, item);
     TRY(put_new(t, path, item));
     t->count++;
+    t->live += !item_tomb(item);
     return OK;
 }
 
 /* --- remove --- */
 
-static void bury_separator(struct tree *t, struct separator *s) {
-    bury(t, s, GRAVE_SEPARATOR, s->born);
-}
+static void bury_separator(struct tree *t, struct separator *s) { bury(t, s, GRAVE_SEPARATOR); }
 
 /* The node at `level` has become empty: it goes, and so does what is empty above it. */
 static void drop_empty(struct tree *t, struct tree_path *path, unsigned level) {
     while (true) {
         struct tree_node *n = path->step[level].node;
-        bury(t, n, GRAVE_NODE, n->born);
+        bury(t, n, GRAVE_NODE);
         if (level == 0) {
             t->root = NULL;
             return;
@@ -365,6 +409,7 @@ static void absorb_leaf(struct leaf *l, const struct leaf *from, bool before) {
     if (before) memmove(l->items + more, l->items, own * sizeof l->items[0]);
     memcpy(l->items + (before ? 0 : own), from->items, more * sizeof l->items[0]);
     l->node.n = (uint16_t)(own + more);
+    l->tombs = before ? l->tombs << more | from->tombs : from->tombs << own | l->tombs;
     node_refresh(&l->node);
 }
 
@@ -373,10 +418,12 @@ static void absorb_inner(struct inner *i, const struct inner *from, bool before,
     unsigned own = i->node.n, more = from->node.n;
     if (before) {
         memmove(i->children + more, i->children, own * sizeof i->children[0]);
+        memmove(i->live + more, i->live, own * sizeof i->live[0]);
         memmove(i->separators + more, i->separators, (own - 1) * sizeof i->separators[0]);
     }
     unsigned at = before ? 0 : own;
     memcpy(i->children + at, from->children, more * sizeof i->children[0]);
+    memcpy(i->live + at, from->live, more * sizeof i->live[0]);
     memcpy(i->separators + at, from->separators, (more - 1) * sizeof i->separators[0]);
     i->separators[before ? more - 1 : own - 1] = s;
     i->node.n = (uint16_t)(own + more);
@@ -402,8 +449,9 @@ static bool merge(struct tree *t, struct tree_path *path, unsigned level) {
      */
     (void)inner_erase(parent, before ? at : at + 1);
     parent->children[before ? at - 1 : at] = n;
+    parent->live[before ? at - 1 : at] = node_live(n, n->n);
     if (n->leaf) bury_separator(t, s);
-    bury(t, from, GRAVE_NODE, from->born);
+    bury(t, from, GRAVE_NODE);
     return true;
 }
 
@@ -411,19 +459,24 @@ static void lower_root(struct tree *t) {
     while (t->root != NULL && !t->root->leaf && t->root->n == 1) {
         struct tree_node *old = t->root;
         t->root = inner_of(old)->children[0];
-        bury(t, old, GRAVE_NODE, old->born);
+        bury(t, old, GRAVE_NODE);
     }
 }
 
-RESULT tree_remove(struct tree *t, struct tree_path *path, uint64_t revision) {
-    assert(path->found && (t->newest == NULL || revision > t->newest->revision));
+RESULT tree_remove(struct tree *t, struct tree_path *path) {
+    assert(path->found);
     unsigned last = path->depth - 1, at = path->step[last].at;
     unsigned shared = shared_on(t, path, last + 1);
     TRY(graves_reserve(t, 4 * path->depth + 1));
     TRY(reserve_nodes(t, shared > 0, shared > 0 ? shared - 1 : 0));
-    own_path(t, path, revision);
+    own_path(t, path);
     struct leaf *l = leaf_of(path->step[last].node);
-    bury(t, l->items[at], GRAVE_ITEM, item_born(l->items[at]));
+    assert(l->items[at]->older == NULL);
+    int delta = -!item_tomb(l->items[at]);
+    bury(t, l->items[at], GRAVE_ITEM);
+    l->tombs = bits_close(l->tombs, at);
+    t->live += (uint64_t)(int64_t)delta;
+    count_above(path, last, delta);
     memmove(l->items + at, l->items + at + 1, (l->node.n - 1U - at) * sizeof l->items[0]);
     drop_head(&l->node, at, l->node.n);
     l->node.n--;

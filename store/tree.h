@@ -1,16 +1,21 @@
-/* The ordered tree of the newest version of every key: a B+tree whose views are free. A view is the
- * root as it was; what a view can see is never changed again, only replaced by copies, and freed
- * when the last view that can see it is gone. "Can see" is told by revisions: an item or node born
- * at revision b and replaced at revision d is seen by exactly the views of revisions b..d-1. So
- * there are no reference counts, and a change copies nothing but the nodes between the root and the
- * leaf, once for each view.
+/* The ordered tree of the newest version of every key, tombstones included: a B+tree whose views
+ * are free. A view is the root as it was; what a view can see is never changed again, only
+ * replaced by copies, and freed when the last view that can see it is gone. "Can see" is told by
+ * epochs, which views end: a node born in epoch b and replaced in epoch d is seen by exactly the
+ * views that ended the epochs b..d-1. So there are no reference counts, and a change copies
+ * nothing but the nodes between the root and the leaf, once for each view.
  *
  * Threads: everything here is called on the loop, but for reading through a view's root
  * (tree_lookup, tree_seek, tree_next), which any other thread may do at the same time without a
  * lock, since what a view sees is immutable.
  *
- * Freeing is done in small portions in passing (tree_tidy), so that dropping a view of millions of
- * replaced keys does not hold up the loop. */
+ * Older versions hang behind an item (item->older). The tree does not look at them but to free
+ * them when it is taken apart; `deep` views are those whose readers do, and while there are any,
+ * nobody may cut the chains. Each node knows how many items below it are no tombstones, so that
+ * keys are counted without touching them (tree_rank).
+ *
+ * Freeing is done in small portions in passing (tree_tidy), so that dropping a view of millions
+ * of replaced keys does not hold up the loop. */
 #ifndef CONCLAVE_TREE_H
 #define CONCLAVE_TREE_H
 
@@ -29,7 +34,8 @@ void tree_free(struct tree *t); /* everything at once; all views must be freed; 
 bool tree_tidy(struct tree *t, size_t budget);
 bool tree_dismantle(struct tree *t, size_t budget);
 
-uint64_t tree_count(const struct tree *t); /* keys */
+uint64_t tree_count(const struct tree *t); /* items */
+uint64_t tree_live(const struct tree *t);  /* items that are no tombstones */
 const struct tree_node *
 tree_root(const struct tree *t); /* NULL when empty; until the next change */
 
@@ -44,24 +50,37 @@ struct tree_path {
 };
 struct item *tree_find(const struct tree *t, struct span key, struct tree_path *path);
 
-/* Puts the item where tree_find of its key has pointed. Its revision is above that of every view.
- * The tree takes the item; on ERR_NOMEM nothing has changed and the item is still the caller's. */
+/* Puts the item where tree_find of its key has pointed.
+ * The tree takes the item; on ERR_NOMEM nothing has changed and the item is still the caller's. The
+ * one that was there is freed when no view sees it any more, unless it is item->older. */
 RESULT tree_put(struct tree *t, struct tree_path *path, struct item *item);
-/* Removes the item that was found; `revision` as above. ERR_NOMEM: nothing has changed. */
-RESULT tree_remove(struct tree *t, struct tree_path *path, uint64_t revision);
+/* Removes the item that was found (nothing is behind it). ERR_NOMEM: nothing has changed. */
+RESULT tree_remove(struct tree *t, struct tree_path *path);
+/* Frees an item that hung behind another and was cut off, when no view can see it any more.
+ * ERR_NOMEM: it was not freed. */
+RESULT tree_bury(struct tree *t, struct item *item);
 
 struct tree_view;
 /* The tree as of `revision`, the revision of its last change or later. */
 RESULT tree_view_new(struct tree *t, uint64_t revision, struct tree_view **out);
 void tree_view_free(struct tree_view *v);
+/* Makes the tree what its newest view saw, and frees the view: undoes all changes since it was
+ * taken, without memory. Every item that was put since must be born after the view's revision. */
+void tree_rollback(struct tree_view *v);
 const struct tree_node *tree_view_root(const struct tree_view *v);
 uint64_t tree_view_revision(const struct tree_view *v);
 uint64_t tree_view_count(const struct tree_view *v);
+uint64_t tree_view_live(const struct tree_view *v);
+void tree_view_deepen(struct tree_view *v); /* until it is freed, the chains stay as they are */
 struct tree *tree_view_tree(const struct tree_view *v);
 bool tree_has_views(const struct tree *t);
+bool tree_has_deep_views(const struct tree *t);
 
 /* Reading under a root. */
 struct item *tree_lookup(const struct tree_node *root, struct span key); /* NULL: not there */
+/* Items that are no tombstones and whose keys are below `key`: O(log n). */
+uint64_t tree_rank(const struct tree_node *root, struct span key);
+uint64_t tree_root_live(const struct tree_node *root); /* all of them; NULL: 0 */
 struct tree_cursor {
     struct tree_path path; /* stands on the item that tree_next gives next */
 };

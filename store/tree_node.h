@@ -15,7 +15,7 @@
 #define FANOUT 64
 
 struct tree_node {
-    uint64_t born;          /* revision at which it was made */
+    uint64_t born;          /* epoch in which it was made */
     uint16_t n;             /* leaf: items; inner: children */
     uint16_t prefix;        /* bytes that all its keys begin with */
     bool leaf;              /* struct leaf, else struct inner */
@@ -24,11 +24,12 @@ struct tree_node {
 
 struct leaf {
     struct tree_node node;
+    uint64_t tombs;             /* bit i: items[i] is a tombstone */
     struct item *items[FANOUT]; /* ascending */
 };
 
 struct separator {
-    uint64_t born; /* revision at which it was made */
+    uint64_t born; /* epoch in which it was made */
     uint16_t size; /* bytes */
     uint8_t bytes[];
 };
@@ -37,6 +38,7 @@ struct inner {
     struct tree_node node;
     struct separator *separators[FANOUT - 1]; /* [i] stands between children i and i + 1 */
     struct tree_node *children[FANOUT];
+    uint32_t live[FANOUT]; /* items below each child that are no tombstones */
 };
 
 /* What was replaced while a view could see it, in blocks; a pointer's low bits say what it points
@@ -45,7 +47,7 @@ enum grave_kind { GRAVE_ITEM = 0, GRAVE_NODE = 1, GRAVE_SEPARATOR = 2 };
 #define GRAVES 1020
 struct graves {
     struct graves *next;  /* older block */
-    uint64_t seen_until;  /* revision of the newest view that may see these */
+    uint64_t seen_until;  /* epoch of the newest view that may see these */
     unsigned n;           /* in use */
     uintptr_t at[GRAVES]; /* pointer | kind */
 };
@@ -53,17 +55,23 @@ struct graves {
 struct tree_view {
     struct tree *tree;       /* whose it is */
     struct tree_node *root;  /* NULL: empty */
-    uint64_t revision;       /* sees what was born up to here */
-    uint64_t count;          /* keys */
+    uint64_t revision;       /* no item was born after it */
+    uint64_t epoch;          /* no node was born after it */
+    uint64_t count;          /* items */
+    uint64_t live;           /* of them no tombstones */
+    bool deep;               /* its reader looks behind the newest versions */
     struct graves *graves;   /* died while this was the newest view */
-    struct tree_view *older; /* ordered by revision */
+    struct tree_view *older; /* ordered by epoch */
     struct tree_view *newer;
 };
 
 struct tree {
     struct tree_node *root;       /* NULL: empty */
-    uint64_t count;               /* keys */
+    uint64_t count;               /* items */
+    uint64_t live;                /* of them no tombstones */
+    uint64_t epoch;               /* of the nodes that are made now; each view ends one */
     struct tree_view *newest;     /* of its views */
+    unsigned deep;                /* views whose reader looks behind the newest versions */
     struct graves *unsorted;      /* blocks of freed views: to be freed or given to older views */
     struct leaf *spare_leaves[2]; /* made before a change, so that it can't fail */
     struct inner *spare_inners[2 * TREE_DEPTH_MAX]; /* the same */
@@ -91,16 +99,26 @@ uint32_t key_head(struct span key, size_t prefix); /* the four bytes behind the 
 /* Index of the first key of the node that is not below `key`, *equal when it is the key itself. */
 unsigned node_search(const struct tree_node *n, struct span key, bool *equal);
 
-/* tree_view.c: what is born at `born` leaves the tree: freed now, or when no view sees it any more.
- * Room in the graves was reserved by graves_reserve. */
-void bury(struct tree *t, void *what, enum grave_kind kind, uint64_t born);
+/* tree_view.c: this leaves the tree: freed now, or when no view sees it any more. Room in the
+ * graves was reserved by graves_reserve. */
+void bury(struct tree *t, void *what, enum grave_kind kind);
 RESULT graves_reserve(struct tree *t, unsigned more);
-static inline uint64_t shared_until(const struct tree *t) {
-    return t->newest != NULL ? t->newest->revision : 0;
+/* Items of the leaf that are no tombstones, among the first n. */
+static inline uint32_t leaf_live(const struct leaf *l, unsigned n) {
+    uint64_t among = n == 0 ? 0 : UINT64_MAX >> (FANOUT - n);
+    return n - (uint32_t)__builtin_popcountll(l->tombs & among);
+}
+/* The same below the first n children of an inner node, or in a leaf. */
+static inline uint32_t node_live(const struct tree_node *node, unsigned n) {
+    if (node->leaf) return leaf_live(leaf_of(node), n);
+    uint32_t sum = 0;
+    for (unsigned i = 0; i < n; i++)
+        sum += inner_of(node)->live[i];
+    return sum;
 }
 /* No view sees it: it may be changed in place. */
 static inline bool node_owned(const struct tree *t, const struct tree_node *n) {
-    return t->newest == NULL || n->born > t->newest->revision;
+    return t->newest == NULL || n->born > t->newest->epoch;
 }
 
 #endif

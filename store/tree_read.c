@@ -84,6 +84,23 @@ static unsigned child_of(const struct tree_node *n, struct span key) {
     return equal ? at + 1 : at; /* a separator is not above the keys to its right */
 }
 
+uint64_t tree_rank(const struct tree_node *root, struct span key) {
+    if (root == NULL) return 0;
+    const struct tree_node *n = root;
+    uint64_t below = 0;
+    while (!n->leaf) {
+        unsigned at = child_of(n, key);
+        below += node_live(n, at);
+        n = inner_of(n)->children[at];
+    }
+    bool equal;
+    return below + node_live(n, node_search(n, key, &equal));
+}
+
+uint64_t tree_root_live(const struct tree_node *root) {
+    return root == NULL ? 0 : node_live(root, root->n);
+}
+
 struct item *tree_lookup(const struct tree_node *root, struct span key) {
     if (root == NULL) return NULL;
     const struct tree_node *n = root;

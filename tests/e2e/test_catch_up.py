@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """A member that was away past the log catches up by a streamed snapshot while writes go on: in
 bounded memory, resumed where it was when its connection is cut in the middle, and without the
 leader's writes getting slow. The cutter stands between the leader and the member: the member
@@ -19,13 +19,13 @@ from cluster import Cluster, Failure, Lost, Manager, Refused, expect, main, paus
 MIB = 1 << 20
 STATE_MIB = int(os.environ.get("CONCLAVE_CATCH_UP_MIB", "150"))
 VALUE = 256 * 1024
-FILLERS = 2
+FILLERS = 8
 CATCH_UP_S = 60 + STATE_MIB // 4
 BEFORE_S = 3
 RATE_S = 0.005       # between the beginnings of two measured writes
 EXTRA_MAX_MIB = 256  # memory beyond the state: caches, queues, a log's worth of entries
-SLOWER_MAX = 10      # p99 during over p99 before, for ...
-SLOW_FROM_MS = 250   # ... a p99 that is slow at all
+SLOWER_MAX = 4       # p99 during over p99 before, for ...
+SLOW_FROM_MS = 100   # ... a p99 that is slow at all
 SENT_MAX = 1.3       # times the state: a second beginning after half of it would be 1.5 and more
 OUTSIDE = "127.0.0.2"
 
@@ -58,6 +58,7 @@ class Cutter(threading.Thread):
                                  daemon=True).start()
 
     def pass_on(self, source, target, inward):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # it stands for the wire
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 18):
                 target.sendall(data)
@@ -190,6 +191,7 @@ def catch_up(leader, away):
 def run(test):
     cluster = Cluster(test, "ab")
     away = Manager(test, "away")
+    away.inside = ("nice", "-n", "19")  # a machine of its own would not take the leader's time
     cutter = Cutter(away.peer)
     test.undo.append(cutter.close)
     cutter.start()
@@ -224,7 +226,8 @@ def run(test):
     with test.show("the leader's writes stay fast while it sends a snapshot"):
         before, during = p99_ms(times, 0, start), p99_ms(times, start, stop)
         print(f"write latency on the leader, p99: {before:.1f} ms before, {during:.1f} ms during "
-              f"({len(times)} writes)")
+              f"({len(times)} writes); the stream: "
+              f"{cutter.inward / 1e6 / (stop - start):.0f} MB/s")
         expect(during < max(SLOWER_MAX * before, SLOW_FROM_MS), f"p99 rose to {during:.0f} ms")
     with test.show("memory stays bounded on both sides"):
         extra = {m.name: m.peak_kib() / 1024 - state["bytes"] / MIB for m in (leader, away)}

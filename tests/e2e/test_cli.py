@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """The command line against real servers: help and usage errors of every command; values in and out
 by every way; a server that waits, is founded, and joined; wrong tokens; the network port with TLS;
 members changed by their commands; leaving. What each command prints and its exit code are the
@@ -62,6 +62,34 @@ def commands():
     return re.findall(r"^  (\S+(?: \S+)?)  ", out.decode(), re.MULTILINE)
 
 
+def show_strict():
+    """What options take, before any server is asked."""
+    for words, pattern in (
+            (["token", "create"], "--role"), (["token", "create", "--role", "boss"], "worker"),
+            *((["token", "create", "--role", "worker", "--expires", d], "duration")
+              for d in ("", "1", "h", "1.5h", "-1h", "1h1h", "1m1h", "1w", " 1h", "36501d")),
+            (["token", "create", "--role", "worker", "--expires", "0s"], "second"),
+            *((["token", "create", "--role", "worker", "--uses", n], "number")
+              for n in ("0", "-1", "x", "", "4294967296")),
+            (["token", "create", "--role", "worker", "--label", "a b=c"], "label"),
+            (["token", "show", "--role", "x"], "role"),
+            (["node", "update", "n"], "nothing"),
+            (["node", "update", "n", "--availability", "off"], "active, pause, drain"),
+            (["node", "update", "n", "--label-add", "=x"], "label"),
+            (["ca", "set"], "nothing"), (["ca", "set", "--validity", "59s"], "60 s"),
+            (["ca", "set", "--readmit", "maybe"], "approval, automatic, never"),
+            (["ca", "set", "--external-ca", "f"], "--external"),
+            (["ca", "rotate", "--ca-key", "f"], "--ca-cert"),
+            (["init", "--ca-cert", "f"], "--ca-key"), (["init", "--ca-key", "f"], "--ca-cert"),
+            (["unlock", "--share", "--passphrase"], "one kind"),
+            (["unlock-key", "--shares", "1"], "2 to 255"),
+            (["unlock-key", "--shares", "256"], "2 to 255"),
+            (["unlock-key", "--threshold", "2"], "--shares"),
+            (["unlock-key", "--shares", "3", "--threshold", "4"], "more than")):
+        one = len(words) == 1 or words[1].startswith("--")
+        bad(USAGE, pattern, *words, name=words[0] if one else " ".join(words[:2]))
+
+
 def show_usage(test):
     names = commands()
     with test.show("every command has --help"):
@@ -76,6 +104,8 @@ def show_usage(test):
             bad(USAGE, "no option --nonsense", *name.split(), "--nonsense", name=name)
     with test.show("every command refuses an argument too many"):
         for name in names:
+            if "..." in cli(*name.split(), "--help")[1].decode().splitlines()[0]:
+                continue  # takes any number
             many = [f"word{i}" for i in range(4)]
             bad(USAGE, "what is 'word", *name.split(), *many, name=name)
     with test.show("an unknown command, a missing argument, a bad number are told in one line"):
@@ -85,7 +115,9 @@ def show_usage(test):
         bad(USAGE, "key rotate", "key")
         bad(USAGE, "no command", "help", "frobnicate")
         for words in (["get"], ["del"], ["join"], ["cert"], ["backup"], ["restore"],
-                      ["member", "rm"], ["member", "promote"], ["member", "demote"], ["put"]):
+                      ["member", "rm"], ["member", "promote"], ["member", "demote"], ["put"],
+                      ["node", "rm"], ["node", "inspect"], ["node", "update"],
+                      ["node", "promote"], ["node", "approve"], ["token", "rm"]):
             bad(USAGE, "missing|usage", *words, name=" ".join(words))
         bad(USAGE, "needs a value", "get", "a", "--timeout")
         bad(USAGE, "takes no value", "ls", "--json=yes")
@@ -93,15 +125,18 @@ def show_usage(test):
             bad(USAGE, "--timeout", "get", "a", f"--timeout={number}")
         for word in ("", "h", ":1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:70000", "127.0.0.1:x"):
             bad(USAGE, "--peer", "serve", "--data", test.work, "--name", "n", "--peer", word)
+        show_strict()
         code, out, error = cli()
         expect(code == USAGE and not out and "usage: conclave" in error, "conclave alone")
     with test.show("without a server: exit code 69, one line"):
         nowhere = os.path.join(test.work, "nowhere")
         for words in (["status"], ["member", "ls"], ["put", "a", "b"], ["get", "a"], ["ls"],
                       ["del", "a"], ["lock"], ["leave"], ["init"], ["key", "rotate"],
-                      ["cert", "a"], ["member", "rm", "a"], ["unlock-key"],
+                      ["cert", "a"], ["member", "rm", "a"], ["unlock-key"], ["node", "ls"],
+                      ["node", "promote", "a"], ["token", "ls"], ["ca", "show"],
                       ["backup", os.path.join(test.work, "file")]):
-            name = words[0] if words[0] != "member" and words[0] != "key" else " ".join(words[:2])
+            two = words[0] in ("member", "key", "node", "token", "ca")
+            name = " ".join(words[:2]) if two else words[0]
             bad(UNREACHABLE, "server|running|reached", *words, data=nowhere, name=name)
         bad(UNREACHABLE, "127.0.0.1:1", "status", "--endpoint", "127.0.0.1:1",
             "--insecure-plaintext")
@@ -271,7 +306,7 @@ def show_members(test):
         wait_until(lambda: sorted(roles(a)) == ["a", "b"], "c to be no member")
         wait_until(lambda: c.status()["state"] == "empty", "c to wait again")
         left = {f for _, _, files in os.walk(c.data) for f in files}
-        expect(left <= {"conclave.sock", "LOCK"}, f"there are still {left}")
+        expect(left <= {"conclave.sock", "engine.sock", "LOCK"}, f"there are still {left}")
         good(a, "put", "after", "leave")
         good(c, "join", a.peer_address, "--token", token)
         wait_until(lambda: roles(a).get("c") == "voter", "c to be a voter again")

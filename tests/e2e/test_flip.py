@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """The files of a stopped manager, changed behind its back: bytes flipped where it matters (headers,
 first and last records, middles, tails), files cut, swapped, doubled, taken away, or put back from
 an earlier day. `conclave serve` must refuse with an error that names the file, or serve every key

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """kill -9 of the leader under load, again and again: no acknowledged write is lost, none is applied
 twice, and the gap between acknowledged writes stays under a second.
 

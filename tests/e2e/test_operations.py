@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """What an operator does to a running cluster: autolock switched on, its key rotated, and switched
 off; data keys rotated under writes; a member that comes back at other addresses; a clean stop of
 the leader under writes. Nothing acknowledged may be lost by any of it. (The locked node itself:
@@ -143,7 +143,7 @@ def generations(directory):
     found = {}
     for folder, _, names in os.walk(directory):
         for name in names:
-            if name == "conclave.sock":
+            if name.endswith(".sock"):
                 continue
             with open(os.path.join(folder, name), "rb") as file:
                 data = file.read()

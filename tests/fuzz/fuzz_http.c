@@ -2,7 +2,7 @@
  * was parsed lies within the input. */
 #include <stdlib.h>
 
-#include "api/http.h"
+#include "api/http/http.h"
 
 static void inside(struct span part, struct span whole) {
     if (part.size > 0 && (part.at < whole.at || part.at + part.size > whole.at + whole.size))

@@ -40,8 +40,11 @@ static void check_same_image(struct machine *m, struct span bytes) {
 /* The tail that belongs to what was read, so that a mutated image gets as far as an honest one. */
 static enum err feed_tail(struct machine *m, struct machine_restore *r,
                           uint8_t tail[IMAGE_TAIL_SIZE]) {
+    struct lanes others = restore_others(r);
     memcpy(tail, IMAGE_END, 8);
-    state_hash(restore_state(r), tail + 8);
+    put_u64(tail + 8, others.at[0]);
+    put_u64(tail + 16, others.at[1]);
+    state_hash(restore_state(r), tail + 24);
     return m->restore_bytes(r, span_of(tail, IMAGE_TAIL_SIZE));
 }
 
@@ -53,7 +56,7 @@ static void run(struct machine *m, struct span content, size_t piece) {
         m->restore_abort(r);
         return;
     }
-    enum err e = m->restore_end(r, tail + 8);
+    enum err e = m->restore_end(r, tail + 24);
     require(e == OK || e == ERR_CORRUPT); /* it may have ended in the middle of a part */
     if (e != OK) return;
     require(buf_add_span(&whole, content) == OK);

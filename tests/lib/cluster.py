@@ -5,7 +5,7 @@ tests/run counts and ends every manager and mount, whatever happens; a manager a
 test. The only place of the end-to-end tests that may sleep."""
 import base64
 import contextlib
-import ctypes
+import itertools
 import json
 import os
 import random
@@ -23,7 +23,6 @@ BINARY = os.environ.get("CONCLAVE_BINARY") or os.path.join(ROOT, "build", "concl
 TAIL_MANAGERS, TAIL_LINES = 5, 8  # of logs, shown with a failure
 READY_S = 30  # for anything that a healthy cluster does by itself
 PORTS = (12000, 32000)  # below those that the kernel gives to outgoing connections
-SET_PDEATHSIG = 1  # prctl
 
 # What the server says when a write is certainly not applied; any other error leaves it open.
 NOT_APPLIED = {"ERR_BUSY", "ERR_NO_LEADER", "ERR_NOT_LEADER", "ERR_NOSPACE", "ERR_LOCKED",
@@ -138,6 +137,8 @@ class Http:
             name, _, value = line.partition(b":")
             if name.lower() == b"content-length":
                 length = int(value)
+            if name.lower() == b"transfer-encoding":
+                return int(head.split(b" ", 2)[1]), self._chunks(body)
         parts, have = [body], len(body)
         while have < length:
             more = self.socket.recv(1 << 20)
@@ -147,9 +148,31 @@ class Http:
             have += len(more)
         return int(head.split(b" ", 2)[1]), b"".join(parts)
 
+    def _chunks(self, got):
+        """The body of a large answer, which comes in chunks."""
+        parts = []
+        while True:
+            while b"\r\n" not in got:
+                got += self._more()
+            line, _, got = got.partition(b"\r\n")
+            size = int(line, 16)
+            while len(got) < size + 2:
+                got += self._more()
+            parts.append(got[:size])
+            got = got[size + 2:]
+            if size == 0:
+                return b"".join(parts)
+
+    def _more(self):
+        more = self.socket.recv(1 << 20)
+        if not more:
+            raise OSError("closed within an answer")
+        return more
+
     def raw(self, method, path, body=b"", headers=""):
         """(status, body); raises Lost."""
         request = (f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}"
+                   "User-Agent: conclave/test\r\n"  # answers then name their errors
                    f"Content-Length: {len(body)}\r\n\r\n").encode() + body
         sent = False
         try:
@@ -199,8 +222,9 @@ class Http:
 
 # --- managers ------------------------------------------------------------------------------------
 
-def die_with_parent():
-    ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+# Before a command: it dies with the test. Nothing of Python may run between fork and exec, since a
+# thread of gRPC may hold a lock then.
+DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 
 
 class Manager:
@@ -208,12 +232,13 @@ class Manager:
 
     def __init__(self, test, name, data=None):
         self.test, self.name = test, name
-        test.count += 1
-        self.data = data or os.path.join(test.work, f"{name}{test.count}")
+        number = next(test.numbers)
+        self.data = data or os.path.join(test.work, f"{name}{number}")
+        self.host, self.inside = "127.0.0.1", ()  # where; what the command is run by
         self.client, self.peer = free_port(), free_port()
         self.plaintext = True  # of the client port; the socket always is
         self.process = None
-        self.log = os.path.join(test.work, f"{name}{test.count}.log")
+        self.log = os.path.join(test.work, f"{name}{number}.log")
 
     @property
     def endpoint(self):
@@ -221,18 +246,19 @@ class Manager:
 
     @property
     def peer_address(self):
-        return f"127.0.0.1:{self.peer}"
+        return f"{self.host}:{self.peer}"
 
     def start(self, *options, addresses=True, env=None):
         """Starts the server; options are those of `conclave serve`, env what is added to ours."""
         expect(not self.running(), f"{self.name} runs already")
-        command = [BINARY, "serve", "--data", self.data, "--name", self.name]
+        command = [*DIE_WITH_PARENT, *self.inside, BINARY, "serve", "--data", self.data, "--name",
+                   self.name]
         if addresses:
             command += ["--client", self.endpoint, "--peer", self.peer_address]
         command += ["--client-insecure", *options] if self.plaintext else options
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, preexec_fn=die_with_parent,
+                                            stderr=log,
                                             env=dict(os.environ, **(env or {})))
         self.test.managers.append(self)
         return self
@@ -244,6 +270,15 @@ class Manager:
         if self.running():
             self.process.kill()
             self.process.wait()
+
+    @contextlib.contextmanager
+    def held_still(self):
+        """It does nothing within; what reaches its sockets waits there."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def stop(self, seconds=20):
         """A clean stop; its exit code."""
@@ -401,7 +436,7 @@ class Test:
         self.work = tempfile.mkdtemp(prefix="e2e-")
         self.managers = []
         self.undo = []  # called in reverse at the end
-        self.count = 0  # of managers so far: two may have one name
+        self.numbers = itertools.count(1)  # of managers: two may have one name, and threads
         self.failed = 0
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: sys.exit(1))
@@ -457,4 +492,6 @@ def main(run):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         test.close()
-    sys.exit(1 if test.failed else 0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if test.failed else 0)  # threads of gRPC that still read die badly with Python

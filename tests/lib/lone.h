@@ -21,6 +21,8 @@ struct lone {
     bool turn, closed;    /* env.wake was called; replica_close is over */
     enum err failed;      /* env.failed's */
     char text[WHY_MAX];   /* its reason */
+    void (*sent)(struct lone *n, uint64_t to, struct span frame); /* NULL: frames are lost */
+    void *owner;                                                  /* the test's own */
     struct replica_env env;
     struct replica_config config;
 };

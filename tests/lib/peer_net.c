@@ -48,6 +48,12 @@ void net_turn(struct net *n, const char *what) {
     (void)uv_run(&n->loop, UV_RUN_ONCE);
 }
 
+static void node_free(struct net_node *node) {
+    for (size_t i = 0; i < ARRAY_SIZE(node->asked); i++)
+        buf_free(&node->asked[i]);
+    pki_node_free(&node->cert);
+}
+
 void net_close(struct net *n) {
     for (int i = 0; i < NET_NODES; i++)
         if (n->nodes[i].peers != NULL) net_node_close(&n->nodes[i]);
@@ -56,7 +62,7 @@ void net_close(struct net *n) {
     }
     assert_int_equal(uv_loop_close(&n->loop), 0);
     for (int i = 0; i < NET_NODES; i++)
-        pki_node_free(&n->nodes[i].cert);
+        node_free(&n->nodes[i]);
     pki_free(&n->pki);
 }
 
@@ -95,9 +101,20 @@ static void take_moved(void *ctx, uint64_t peer, const char *address) {
     (void)snprintf(node->moved, sizeof node->moved, "%s", address);
 }
 
-static void take_join(void *ctx, struct join_connection *c, const struct wire_join *request) {
+static void keep(struct buf *b, struct span s) {
+    buf_free(b);
+    *b = buf_new(PEM_MAX);
+    assert_int_equal(buf_add_span(b, s), OK);
+}
+
+static void take_join(void *ctx, struct join_connection *c, const struct wire_join *request,
+                      const struct node_caller *who) {
     struct net_node *node = ctx;
     node->request = *request;
+    node->asker = *who;
+    keep(&node->asked[0], request->request);
+    keep(&node->asked[1], request->old_cert);
+    keep(&node->asked[2], request->proof);
     node->joins++;
     if (node->answer != NULL)
         join_answer(c, node->answer);
@@ -126,7 +143,7 @@ static void node_config(struct net_node *node, const struct net_fault *f, struct
         .loop = &node->net->loop,
         .ctx = node,
         .raft_id = f->raft_id != 0 ? f->raft_id : node->id,
-        .root_pem = buf_span(&node->net->pki.root),
+        .root_pem = f->roots.size != 0 ? f->roots : buf_span(&node->net->pki.root),
         .cert_pem = buf_span(&node->cert.cert),
         .key_pem = node->cert.key,
         .frame = take_frame,
@@ -134,6 +151,8 @@ static void node_config(struct net_node *node, const struct net_fault *f, struct
         .moved = take_moved,
         .join = take_join,
         .log = take_sentence,
+        .is_member = f->is_member,
+        .node = f->sessions,
         .handshake_ms = f->handshake_ms,
     };
     (void)snprintf(c->address, sizeof c->address, "%s", or_else(f->address, "127.0.0.1:0"));
@@ -150,13 +169,14 @@ struct net_node *net_node_open(struct net *n, uint64_t id, const struct net_faul
     struct peers_config config;
     struct why why = {0};
     assert_null(node->peers);
-    pki_node_free(&node->cert);
+    node_free(node);
     memset(node, 0, sizeof *node);
     node->net = n;
     node->id = id;
     (void)snprintf(node->node_id, sizeof node->node_id, "node%llu", (unsigned long long)id);
     pki_node_new(f->pki != NULL ? f->pki : &n->pki, or_else(f->cn, node->node_id),
                  or_else(f->ou, ROLE_MANAGER), or_else(f->o, NET_CLUSTER), f->age_s, &node->cert);
+    assert_int_equal(buf_add_span(&node->cert.cert, f->more), OK);
     node_config(node, f, &config);
     if (peers_open(&config, &node->peers, &why) != OK) fail_msg("%s", why.text);
     (void)snprintf(node->address, sizeof node->address, "%s", peers_address(node->peers));
@@ -198,6 +218,7 @@ static void stranger_init(struct stranger *s, struct net *n) {
     s->fd = s->listener = -1;
     s->plain = buf_new(64 * MIB);
     s->say = buf_new(64 * MIB);
+    s->wire = buf_new(64 * MIB);
 }
 
 void stranger_new(struct stranger *s, struct net *n, bool server, const char *alpn,
@@ -239,6 +260,7 @@ static void push_out(struct stranger *s) {
             s->ended = errno != EAGAIN;
             return;
         }
+        assert_int_equal(buf_add(&s->wire, out.at, (size_t)n), OK);
         if (s->tls != NULL)
             tls_sent(s->tls, (size_t)n);
         else
@@ -342,4 +364,5 @@ void stranger_free(struct stranger *s) {
     tls_context_release(s->context);
     buf_free(&s->plain);
     buf_free(&s->say);
+    buf_free(&s->wire);
 }

@@ -25,7 +25,10 @@ struct net_node {
     char moved[ADDRESS_MAX];           /* the last address that someone announced */
     uint64_t moved_id;                 /* who */
     struct join_connection *joiner;    /* the last that asked */
-    struct wire_join request;          /* what it asked; spans are gone */
+    struct wire_join request;          /* what it asked; its spans are in `asked` */
+    struct buf asked[3];               /* request, old_cert, proof */
+    struct node_caller asker;          /* who asked */
+    void *sessions;                    /* the test's own, for its node_events */
     unsigned joins;                    /* how many asked */
     const struct wire_joined *answer;  /* given at once; NULL: `joiner` waits */
     unsigned sentences;                /* in `log` */
@@ -47,11 +50,16 @@ struct net_fault {
     const struct pki *pki;   /* who signed its certificate */
     const char *cn, *ou, *o; /* of its certificate */
     int64_t age_s;           /* of its certificate */
+    struct span more;        /* what follows its certificate in its chain */
+    struct span roots;       /* that it trusts; empty: the net's */
     const char *node_id;     /* of its hello */
     uint64_t raft_id;        /* of its hello */
     const char *address;     /* to listen at; default 127.0.0.1:0 */
     const char *advertise;
     unsigned handshake_ms;
+    bool (*is_member)(void *ctx, const char *node_id, const uint8_t key[32],
+                      const uint8_t issuer[32]); /* ctx: the net_node */
+    const struct node_events *sessions;          /* the same ctx */
 };
 
 void net_open(struct net *n);
@@ -91,6 +99,7 @@ struct stranger {
     struct buf say;   /* said once, when TLS is open (a server: when it has heard something) */
     bool said;
     bool deaf;                 /* after it has spoken it reads no more */
+    struct buf wire;           /* all that it has put on the wire */
     bool ended;                /* the other side cut it, or TLS failed */
     char address[ADDRESS_MAX]; /* where it listens */
 };

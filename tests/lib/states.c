@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "tests/lib/row_lists.h"
 #include "tests/lib/states.h"
 
 #include <stdio.h>
@@ -22,7 +23,8 @@ uint64_t random_next(uint64_t *seed) {
 
 static bool one_in(uint64_t *seed, unsigned n) { return random_next(seed) % n == 0; }
 
-#define WORLD 64 /* keys */
+#define WORLD  64 /* keys */
+#define LEASES 10
 
 static struct span random_key(uint64_t *seed, char room[16]) {
     (void)snprintf(room, 16, "key-%02u", (unsigned)(random_next(seed) % WORLD));
@@ -41,15 +43,18 @@ static void random_put(uint64_t *seed, struct command *c, char room[16]) {
     c->put.key = random_key(seed, room);
     c->put.value = random_value(seed);
     c->put.must_not_exist = one_in(seed, 8);
+    c->put.lease = one_in(seed, 6) ? 1 + random_next(seed) % LEASES : 0;
+    c->put.prev_kv = one_in(seed, 10);
     c->put.mod_revision =
         !c->put.must_not_exist && one_in(seed, 8) ? 1 + random_next(seed) % 50 : 0;
 }
 
 static void random_delete(uint64_t *seed, struct command *c, char room[16], char end[16]) {
     c->op = OP_DELETE;
-    c->del.key = random_key(seed, room);
-    c->del.end = one_in(seed, 4) ? random_key(seed, end) : span_of(NULL, 0);
-    c->del.mod_revision = c->del.end.size == 0 && one_in(seed, 8) ? 1 + random_next(seed) % 50 : 0;
+    c->del.in.key = random_key(seed, room);
+    c->del.in.end = one_in(seed, 4) ? random_key(seed, end) : span_of(NULL, 0);
+    c->del.mod_revision =
+        c->del.in.end.size == 0 && one_in(seed, 8) ? 1 + random_next(seed) % 50 : 0;
 }
 
 static void random_item(uint64_t *seed, struct command *c, char room[16], char end[16]) {
@@ -71,6 +76,115 @@ static void random_batch(uint64_t *seed, struct command *c, struct buf *items) {
     c->batch.items = buf_span(items);
 }
 
+static struct interval random_interval(uint64_t *seed, char room[16], char end[16]) {
+    struct interval in = {.key = random_key(seed, room)};
+    if (one_in(seed, 8)) in.key = span_of("", 1);
+    if (one_in(seed, 2)) in.end = random_key(seed, end);
+    if (one_in(seed, 8)) in.end = span_of("", 1);
+    return in;
+}
+
+static void random_range(uint64_t *seed, struct range *r, char room[16], char end[16]) {
+    *r = (struct range){.in = random_interval(seed, room, end)};
+    if (one_in(seed, 3)) r->limit = 1 + random_next(seed) % 10;
+    if (one_in(seed, 6)) r->revision = 1 + random_next(seed) % 3000;
+    if (one_in(seed, 3)) r->order = (enum sort_order)(random_next(seed) % 3);
+    if (one_in(seed, 3)) r->target = (enum sort_target)(random_next(seed) % 5);
+    if (one_in(seed, 8)) r->min_mod_revision = 1 + random_next(seed) % 3000;
+    if (one_in(seed, 8)) r->max_create_revision = 1 + random_next(seed) % 3000;
+    r->keys_only = one_in(seed, 8);
+    r->count_only = one_in(seed, 8);
+}
+
+static void random_compares(uint64_t *seed, struct buf *out) {
+    for (unsigned n = (unsigned)(random_next(seed) % 3); n > 0; n--) {
+        char room[16], end[16];
+        struct compare c = {.in = random_interval(seed, room, end)};
+        if (!one_in(seed, 4)) c.in.end = span_of(NULL, 0);
+        c.target = (enum compare_target)(random_next(seed) % 5);
+        c.result = (enum compare_result)(random_next(seed) % 4);
+        c.number = (int64_t)(random_next(seed) % 4);
+        c.value = random_value(seed);
+        assert_int_equal(txn_compare_add(out, &c), OK);
+    }
+}
+
+static void random_op(uint64_t *seed, unsigned depth, struct buf *out);
+
+static void random_ops(uint64_t *seed, unsigned depth, struct buf *out) {
+    for (unsigned n = (unsigned)(random_next(seed) % 4); n > 0; n--)
+        random_op(seed, depth, out);
+}
+
+void random_txn(uint64_t *seed, unsigned depth, struct buf *out) {
+    struct buf part[3];
+    for (unsigned i = 0; i < 3; i++)
+        part[i] = buf_new(COMMAND_MAX);
+    random_compares(seed, &part[0]);
+    random_ops(seed, depth, &part[1]);
+    random_ops(seed, depth, &part[2]);
+    assert_int_equal(txn_add(out, buf_span(&part[0]), buf_span(&part[1]), buf_span(&part[2])), OK);
+    for (unsigned i = 0; i < 3; i++)
+        buf_free(&part[i]);
+}
+
+static void random_op(uint64_t *seed, unsigned depth, struct buf *out) {
+    struct txn_op op = {.kind = TXN_RANGE};
+    struct buf txn = buf_new(COMMAND_MAX);
+    char room[16], end[16];
+    switch (random_next(seed) % 8) {
+    case 0:
+    case 1: random_range(seed, &op.range, room, end); break;
+    case 2:
+        op = (struct txn_op){.kind = TXN_DELETE, .del = {.prev_kv = one_in(seed, 2)}};
+        op.del.in = random_interval(seed, room, end);
+        break;
+    case 3:
+        if (depth > 0) {
+            random_txn(seed, depth - 1, &txn);
+            op = (struct txn_op){.kind = TXN_NESTED, .txn = buf_span(&txn)};
+            break;
+        } /* fall through */
+    default:
+        op = (struct txn_op){.kind = TXN_PUT, .put = {.key = random_key(seed, room)}};
+        op.put.ignore_value = one_in(seed, 20);
+        if (!op.put.ignore_value) op.put.value = random_value(seed);
+        op.put.lease = one_in(seed, 6) ? 1 + random_next(seed) % LEASES : 0;
+        op.put.prev_kv = one_in(seed, 4);
+    }
+    assert_int_equal(txn_op_add(out, &op), OK);
+    buf_free(&txn);
+}
+
+/* Everything else that a user may want. */
+static void random_other(uint64_t *seed, struct command *c) {
+    switch (random_next(seed) % 8) {
+    case 0:
+        c->op = OP_COMPACT;
+        c->compact_revision = 1 + random_next(seed) % 3000;
+        break;
+    case 1:
+        c->op = OP_LEASE_REVOKE;
+        c->lease.id = 1 + random_next(seed) % LEASES;
+        break;
+    case 2:
+        c->op = OP_ALARM;
+        c->alarm.alarm = one_in(seed, 2) ? ALARM_NOSPACE : ALARM_CORRUPT;
+        c->alarm.raise = one_in(seed, 8);
+        c->alarm.raft_id = c->alarm.raise ? 1 + random_next(seed) % 3 : 0;
+        break;
+    case 3:
+        c->op = OP_AUTH;
+        c->auth = (struct auth_change){.op = AUTH_ROLE_ADD, .role = span_str("role")};
+        if (one_in(seed, 2)) c->auth.op = AUTH_ROLE_DELETE;
+        break;
+    default:
+        c->op = OP_LEASE_GRANT;
+        c->lease.id = 1 + random_next(seed) % LEASES;
+        c->lease.ttl_ms = 1 + random_next(seed) % 100000;
+    }
+}
+
 struct node make_node(uint64_t raft_id, const char *id, const char *name) {
     struct node n = {.raft_id = raft_id, .joined_s = 1700000000};
     (void)snprintf(n.id, sizeof n.id, "%s", id);
@@ -84,10 +198,21 @@ static void cluster_command(struct command *c) {
     c->op = OP_CLUSTER;
     (void)snprintf(c->cluster.id, sizeof c->cluster.id, "cluster");
     c->cluster.now_s = 1700000000;
-    c->cluster.root_pem = span_str("the root certificate");
-    c->cluster.root_key = span_str("the root key");
-    memset(c->cluster.token_hash, 7, TOKEN_HASH_SIZE);
+    c->cluster.ca.root_pem = span_str("the root certificate");
+    c->cluster.ca.key = span_str("the root key");
+    c->cluster.join_key = span_str("the key of all the join tokens!!");
     c->cluster.first = make_node(1, "id-1", "first");
+}
+
+static void random_ca(uint64_t *seed, struct command *c) {
+    c->ca.action = (enum ca_action)(CA_START + random_next(seed) % 4);
+    c->ca.rotation = random_next(seed) % 3;
+    c->ca.retire = c->ca.action == CA_FINISH && one_in(seed, 2);
+    if (c->ca.action != CA_START) return;
+    c->ca.next.root_pem = span_str("another root");
+    c->ca.next.issuer_pem = one_in(seed, 2) ? span_str("its issuer") : span_of(NULL, 0);
+    c->ca.next.key = one_in(seed, 2) ? span_str("its key") : span_of(NULL, 0);
+    c->ca.cross_pem = one_in(seed, 2) ? span_str("the cross") : span_of(NULL, 0);
 }
 
 static void random_cluster(uint64_t *seed, struct command *c) {
@@ -102,13 +227,21 @@ static void random_cluster(uint64_t *seed, struct command *c) {
     case OP_NODE_ADD: c->node = make_node(1 + random_next(seed) % 1000, id, name); break;
     case OP_NODE_UPDATE: c->node = make_node(1 + random_next(seed) % 1000, id, name); break;
     case OP_NODE_REMOVE: c->raft_id = 1 + random_next(seed) % 1000; break;
-    case OP_TOKEN: memset(c->token_hash, (int)k, TOKEN_HASH_SIZE); break;
+    case OP_CA: random_ca(seed, c); break;
     case OP_LOCK:
         c->unlock_key = one_in(seed, 2) ? span_of(key, sizeof key) : span_of(NULL, 0);
         break;
     case OP_PUT:
     case OP_DELETE:
-    case OP_BATCH: break;
+    case OP_BATCH:
+    case OP_TXN:
+    case OP_COMPACT:
+    case OP_IMPORT:
+    case OP_LEASE_GRANT:
+    case OP_LEASE_REVOKE:
+    case OP_ALARM:
+    case OP_ROWS:
+    case OP_AUTH: break;
     }
 }
 
@@ -122,14 +255,34 @@ void random_command(uint64_t *seed, bool garbage, struct buf *out) {
     struct command c = {0};
     char room[16], end[16];
     struct buf items = buf_new(COMMAND_MAX);
+    struct row_list rows = row_list();
     if (garbage && one_in(seed, 16)) {
         garbage_command(seed, out);
         return;
     }
-    switch (random_next(seed) % 16) {
-    case 0: random_cluster(seed, &c); break;
+    switch (random_next(seed) % 20) {
+    case 0:
+        if (one_in(seed, 3)) {
+            random_cluster(seed, &c);
+            break;
+        }
+        random_rows(seed, &rows);
+        c = list_command(&rows, (int64_t)(random_next(seed) % 1000));
+        break;
     case 1:
     case 2: random_batch(seed, &c, &items); break;
+    case 3:
+    case 4: random_other(seed, &c); break;
+    case 5:
+    case 6:
+    case 7:
+        do {
+            buf_clear(&items);
+            random_txn(seed, 3, &items);
+        } while (txn_check(buf_span(&items), NULL) != OK);
+        c.op = OP_TXN;
+        c.txn = buf_span(&items);
+        break;
     default: random_item(seed, &c, room, end);
     }
     c.has_token = one_in(seed, 3);
@@ -137,6 +290,7 @@ void random_command(uint64_t *seed, bool garbage, struct buf *out) {
     memcpy(c.token, &token, sizeof token);
     assert_int_equal(command_encode(&c, out), OK);
     buf_free(&items);
+    buf_free(&rows.changes);
 }
 
 struct result apply_bytes(struct store *s, struct span bytes) {
@@ -164,7 +318,7 @@ struct result put(struct store *s, const char *key, const char *value) {
 }
 
 struct result delete_key(struct store *s, const char *key) {
-    struct command c = {.op = OP_DELETE, .del = {.key = span_str(key)}};
+    struct command c = {.op = OP_DELETE, .del = {.in = {.key = span_str(key)}}};
     return apply(s, &c);
 }
 

@@ -12,6 +12,9 @@ uint64_t random_next(uint64_t *seed); /* splitmix64 */
  * bytes are appended to `out`; with `garbage`, one in 16 is not a command at all. */
 void random_command(uint64_t *seed, bool garbage, struct buf *out);
 
+/* A transaction's bytes, nested at most `depth` deep; txn_check may refuse it. */
+void random_txn(uint64_t *seed, unsigned depth, struct buf *out);
+
 /* Encodes, applies at index 1, decodes the result. */
 struct result apply(struct store *s, const struct command *c);
 struct result apply_bytes(struct store *s, struct span bytes);

@@ -43,7 +43,7 @@ class Source:
         self.lines = text.split("\n")
         self.folder = path.split("/")[0] if "/" in path else ""
         self.is_c = path.endswith((".c", ".h"))
-        self.is_python = path.endswith(".py") or text.startswith("#!/usr/bin/env python3")
+        self.is_python = path.endswith(".py") or bool(re.match(r"#!.*\bpython3\n", text))
         self.is_shell = path.endswith(".sh") or bool(re.match(r"#!.*\b(ba)?sh\n", text))
         self.code = blank_c(text) if self.is_c else text
 
@@ -174,8 +174,16 @@ def sleeps(source):
             yield number, f"sleeps; only a helper of tests/lib may, marked '{WAIT_MARK}'"
 
 
+def interpreters(source):
+    """Python programs run under Debian's own Python: only that one is sure to have the packages
+    that `./dev deps` installs, whatever other Python stands first on the PATH."""
+    first = source.lines[0]
+    if source.is_python and first.startswith("#!") and first != "#!/usr/bin/python3":
+        yield 1, "not run by /usr/bin/python3, which has Debian's packages"
+
+
 RULES = {"layers": layers, "calls": calls, "sizes": sizes, "openings": openings, "texts": texts,
-         "sleeps": sleeps}
+         "sleeps": sleeps, "interpreters": interpreters}
 
 
 def sources(root):

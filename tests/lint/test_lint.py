@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """The lint is a test, so it is tested: each rule has to find what it is for in a small tree made
 for it, and has to leave alone what only looks like it."""
 import os
@@ -118,7 +118,7 @@ class Openings(Tree):
     def test_an_opening_paragraph_is_enough(self):
         words = "The idea of this file, in a paragraph that says something."
         self.assert_clean("openings", "raft/a.c", f"/* {words} */\n")
-        self.assert_clean("openings", "tests/a.py", f'#!/usr/bin/env python3\n"""{words}"""\n')
+        self.assert_clean("openings", "tests/a.py", f'#!/usr/bin/python3\n"""{words}"""\n')
         self.assert_clean("openings", "tests/a.sh", f"#!/usr/bin/env bash\n# {words}\n")
 
     def test_a_script_without_an_ending_is_known_by_its_first_line(self):
@@ -160,6 +160,15 @@ class Sleeps(Tree):
     def test_the_word_alone_is_no_sleep(self):
         self.assert_clean("sleeps", "tests/unit/test_a.c", f"/* {self.SLEEP}(1) */ int sleeper;")
         self.assert_clean("sleeps", "tests/e2e/test_a.sh", "echo asleep; sleeping=1\n")
+
+
+class Interpreters(Tree):
+    def test_another_python_than_debians_is_found(self):
+        for first in ("#!/usr/bin/env python3", "#!/usr/local/bin/python3"):
+            self.assert_found("interpreters", "tests/e2e/test_a.py", first + "\n", 1)
+            self.assert_found("interpreters", "tests/a", first + "\n", 1)
+        self.assert_clean("interpreters", "tests/a", "#!/usr/bin/python3\n")
+        self.assert_clean("interpreters", "tests/lib/a.py", '"""A module."""\n')
 
 
 class Trees(unittest.TestCase):

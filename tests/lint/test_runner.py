@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """The runner decides what counts as passed, so it is tested: a crash, a hang, a bad exit code after
 good cases, and a program that says nothing must each be counted as what they are."""
 import contextlib

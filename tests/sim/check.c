@@ -117,11 +117,23 @@ static struct seen *entry_at(struct check *c, uint64_t index) {
 
 static bool same_result(const struct command *c, const struct result *a, const struct result *b) {
     bool same = a->error == b->error && a->revision == b->revision && a->repeated == b->repeated;
-    if (c->op == OP_DELETE || c->op == OP_BATCH) same = same && a->deleted == b->deleted;
+    if (c->op == OP_DELETE || c->op == OP_BATCH || c->op == OP_LEASE_REVOKE)
+        same = same && a->deleted == b->deleted;
     if (c->op != OP_PUT || a->error != OK) return same;
     return same && a->previous.existed == b->previous.existed &&
            a->previous.mod_revision == b->previous.mod_revision &&
            a->previous.version == b->previous.version;
+}
+
+/* The answer of a transaction begins with the branch that it took. */
+static void check_branch(struct world *w, uint64_t index, struct span answer) {
+    struct cursor in = cursor_of(answer);
+    struct answer a;
+    bool good = answer_next(&in, &a) == OK && a.kind == ANSWER_TXN &&
+                a.succeeded == model_succeeded(w->check->model);
+    if (!good)
+        sim_violate(w, "the transaction at index %llu took the other branch, or does not say which",
+                    (unsigned long long)index);
 }
 
 static void first_time(struct world *w, uint64_t index, uint32_t ordinal, struct span command,
@@ -146,6 +158,7 @@ static void first_time(struct world *w, uint64_t index, uint32_t ordinal, struct
             (unsigned long long)got.deleted, err_name(expected.error),
             (unsigned long long)expected.revision, expected.repeated ? " (repeated)" : "",
             (unsigned long long)expected.deleted);
+    if (c.op == OP_TXN && got.error == OK && !got.repeated) check_branch(w, index, got.answer);
     load_applied(w, op, index, ordinal, answer, effective);
 }
 
@@ -170,7 +183,7 @@ void check_command(struct world *w, struct sim_node *n, uint64_t index, uint32_t
         if (before->command != now.command)
             sim_violate(w, "n%llu applies another command %u at index %llu",
                         (unsigned long long)n->id, ordinal, (unsigned long long)index);
-        else if (before->answer != now.answer)
+        else if (answer.size != 0 && before->answer != now.answer)
             sim_violate(w, "n%llu has another answer to command %u at index %llu",
                         (unsigned long long)n->id, ordinal, (unsigned long long)index);
         return;
@@ -255,7 +268,7 @@ static bool audit_key(void *ctx, const struct kv *kv) {
     a->keys++;
     bool same = k.there && k.value == model_digest(kv->value) &&
                 k.create_revision == kv->create_revision && k.mod_revision == kv->mod_revision &&
-                k.version == kv->version;
+                k.version == kv->version && k.lease == kv->lease;
     if (!same)
         sim_violate(a->world, "key %.*s is not what the history made of it", (int)kv->key.size,
                     (const char *)kv->key.at);

@@ -25,11 +25,14 @@ struct known {
 };
 
 struct model {
-    struct history *keys; /* in order of appearance */
-    size_t n, room;       /* in use, allocated */
-    struct known *tokens; /* by operation number */
-    size_t tokens_room;   /* allocated */
-    uint64_t revision;    /* of the store */
+    struct history *keys;      /* in order of appearance */
+    size_t n, room;            /* in use, allocated */
+    struct known *tokens;      /* by operation number */
+    size_t tokens_room;        /* allocated */
+    uint64_t revision;         /* of the store */
+    uint64_t compacted;        /* the last compaction's */
+    bool leases[MODEL_LEASES]; /* which there are */
+    bool succeeded;            /* the last transaction took its first branch */
 };
 
 struct model *model_new(void) {
@@ -101,6 +104,8 @@ struct model_key model_get(const struct model *m, struct span key, uint64_t inde
 
 uint64_t model_revision(const struct model *m) { return m->revision; }
 
+bool model_succeeded(const struct model *m) { return m->succeeded; }
+
 uint64_t model_keys(const struct model *m) {
     uint64_t n = 0;
     for (size_t i = 0; i < m->n; i++)
@@ -119,26 +124,35 @@ uint64_t model_op(const struct command *c) {
     case OP_PUT: return c->put.value.size < OP_BYTES ? 0 : get_u64(c->put.value.at);
     case OP_DELETE:
         if (c->has_token) return get_u64(c->token);
-        if (c->del.end.size < c->del.key.size + 1 + OP_BYTES) return 0;
-        return get_u64(c->del.end.at + c->del.key.size + 1);
+        if (c->del.in.end.size < c->del.in.key.size + 1 + OP_BYTES) return 0;
+        return get_u64(c->del.in.end.at + c->del.in.key.size + 1);
     case OP_BATCH:
         items = cursor_of(c->batch.items);
         return next_item(&items, &first) ? model_op(&first) : 0;
+    case OP_TXN:
+    case OP_COMPACT:
+    case OP_LEASE_GRANT:
+    case OP_LEASE_REVOKE: return get_u64(c->token);
+    case OP_ALARM:
+    case OP_AUTH:
+    case OP_IMPORT:
     case OP_CLUSTER:
     case OP_NODE_ADD:
     case OP_NODE_REMOVE:
     case OP_NODE_UPDATE:
-    case OP_TOKEN:
-    case OP_LOCK: break;
+    case OP_CA:
+    case OP_LOCK:
+    case OP_ROWS: break;
     }
     return 0;
 }
 
-static void put(struct model *m, uint64_t index, uint64_t revision, const struct command *c) {
-    struct history *h = find_or_make(m, c->put.key);
+static void put(struct model *m, uint64_t index, uint64_t revision, const struct put *p) {
+    struct history *h = find_or_make(m, p->key);
     struct model_key k = newest(h);
     if (!k.there) k = (struct model_key){.there = true, .create_revision = revision};
-    k.value = model_digest(c->put.value);
+    k.value = model_digest(p->value);
+    k.lease = p->lease;
     k.mod_revision = revision;
     k.version++;
     push(h, index, k);
@@ -154,19 +168,19 @@ static void apply_put(struct model *m, uint64_t index, const struct command *c, 
     else if (c->put.mod_revision != 0 && (!k.there || k.mod_revision != c->put.mod_revision))
         r->error = ERR_PRECONDITION;
     else
-        put(m, index, ++m->revision, c);
+        put(m, index, ++m->revision, &c->put);
 }
 
-static bool deletes(const struct command *c, const struct history *h) {
+static bool deletes(const struct del *d, const struct history *h) {
     struct span name = span_of(h->name, h->name_size);
-    if (c->del.end.size == 0) return span_equal(name, c->del.key);
-    return span_compare(name, c->del.key) >= 0 && span_compare(name, c->del.end) < 0;
+    if (d->in.end.size == 0) return span_equal(name, d->in.key);
+    return span_compare(name, d->in.key) >= 0 && span_compare(name, d->in.end) < 0;
 }
 
-static uint64_t del(struct model *m, uint64_t index, const struct command *c) {
+static uint64_t del(struct model *m, uint64_t index, const struct del *d) {
     uint64_t n = 0;
     for (size_t i = 0; i < m->n; i++) {
-        if (!newest(&m->keys[i]).there || !deletes(c, &m->keys[i])) continue;
+        if (!newest(&m->keys[i]).there || !deletes(d, &m->keys[i])) continue;
         push(&m->keys[i], index, (struct model_key){0});
         n++;
     }
@@ -175,13 +189,13 @@ static uint64_t del(struct model *m, uint64_t index, const struct command *c) {
 
 static void apply_delete(struct model *m, uint64_t index, const struct command *c,
                          struct result *r) {
-    struct model_key k = newest(find(m, c->del.key));
-    if (c->del.end.size == 0 && k.there) {
+    struct model_key k = newest(find(m, c->del.in.key));
+    if (c->del.in.end.size == 0 && k.there) {
         r->previous.existed = true;
         r->previous.mod_revision = k.mod_revision;
         r->previous.version = k.version;
     }
-    r->deleted = del(m, index, c);
+    r->deleted = del(m, index, &c->del);
     if (r->deleted != 0) m->revision++;
 }
 
@@ -191,12 +205,69 @@ static void apply_batch(struct model *m, uint64_t index, const struct command *c
     struct command item;
     bool changed = false;
     while (next_item(&items, &item)) {
-        if (item.op == OP_PUT) put(m, index, m->revision + 1, &item);
-        uint64_t n = item.op == OP_DELETE ? del(m, index, &item) : 0;
+        if (item.op == OP_PUT) put(m, index, m->revision + 1, &item.put);
+        uint64_t n = item.op == OP_DELETE ? del(m, index, &item.del) : 0;
         r->deleted += n;
         changed = changed || item.op == OP_PUT || n != 0;
     }
     if (changed) m->revision++;
+}
+
+/* Transactions of the workload compare single keys by their revision, and are nested nowhere. */
+static bool compares_hold(const struct model *m, struct span compares) {
+    struct cursor in = cursor_of(compares);
+    struct compare c;
+    bool hold = true;
+    while (in.left > 0 && txn_compare_next(&in, &c) == OK)
+        hold = hold && (int64_t)newest(find(m, c.in.key)).mod_revision == c.number;
+    return hold;
+}
+
+static void apply_txn(struct model *m, uint64_t index, const struct command *c, struct result *r) {
+    struct txn_view v;
+    struct txn_op op;
+    uint64_t changes = 0;
+    if (txn_open(c->txn, &v) != OK) abort();
+    m->succeeded = compares_hold(m, v.compares);
+    struct span list = m->succeeded ? v.success : v.failure;
+    struct cursor in = cursor_of(list);
+    while (in.left > 0 && txn_op_next(&in, &op) == OK)
+        if (op.kind == TXN_PUT && op.put.lease != 0 && !m->leases[op.put.lease % MODEL_LEASES])
+            r->error = ERR_LEASE_NOT_FOUND;
+    if (r->error != OK) return;
+    in = cursor_of(list);
+    while (in.left > 0 && txn_op_next(&in, &op) == OK) {
+        if (op.kind == TXN_PUT) put(m, index, m->revision + 1, &op.put);
+        changes += op.kind == TXN_PUT;
+        if (op.kind == TXN_DELETE) changes += del(m, index, &op.del);
+    }
+    if (changes != 0) m->revision++;
+}
+
+static void apply_lease(struct model *m, uint64_t index, const struct command *c,
+                        struct result *r) {
+    bool *there = &m->leases[c->lease.id % MODEL_LEASES], grant = c->op == OP_LEASE_GRANT;
+    if (*there == grant) {
+        r->error = grant ? ERR_LEASE_EXISTS : ERR_LEASE_NOT_FOUND;
+        return;
+    }
+    *there = grant;
+    for (size_t i = 0; !grant && i < m->n; i++) {
+        struct model_key k = newest(&m->keys[i]);
+        if (!k.there || k.lease != c->lease.id) continue;
+        push(&m->keys[i], index, (struct model_key){0});
+        r->deleted++;
+    }
+    if (r->deleted != 0) m->revision++;
+}
+
+static void apply_compact(struct model *m, const struct command *c, struct result *r) {
+    if (c->compact_revision <= m->compacted)
+        r->error = ERR_COMPACTED;
+    else if (c->compact_revision > m->revision)
+        r->error = ERR_FUTURE_REVISION;
+    else
+        m->compacted = c->compact_revision;
 }
 
 static struct known *token_of(struct model *m, const struct command *c, uint64_t op) {
@@ -219,6 +290,9 @@ void model_apply(struct model *m, uint64_t index, const struct command *c, struc
     if (c->op == OP_PUT) apply_put(m, index, c, expected);
     if (c->op == OP_DELETE) apply_delete(m, index, c, expected);
     if (c->op == OP_BATCH) apply_batch(m, index, c, expected);
+    if (c->op == OP_COMPACT) apply_compact(m, c, expected);
+    if (c->op == OP_TXN) apply_txn(m, index, c, expected);
+    if (c->op == OP_LEASE_GRANT || c->op == OP_LEASE_REVOKE) apply_lease(m, index, c, expected);
     expected->revision = m->revision;
     if (k != NULL) *k = (struct known){.there = true, .result = *expected};
 }

@@ -13,6 +13,7 @@ struct model_key {
     bool there;     /* false: deleted, or never made */
     uint64_t value; /* digest of the bytes */
     uint64_t create_revision, mod_revision, version;
+    uint64_t lease; /* 0: none */
 };
 
 struct model *model_new(void);
@@ -27,9 +28,12 @@ void model_apply(struct model *m, uint64_t index, const struct command *c, struc
 struct model_key model_get(const struct model *m, struct span key, uint64_t index);
 uint64_t model_revision(const struct model *m); /* now */
 uint64_t model_keys(const struct model *m);     /* now */
+bool model_succeeded(const struct model *m);    /* the last transaction's compares held */
+#define MODEL_LEASES 5                          /* ids 1 to 4 */
 
 /* How the number of an operation is put into a command: the first eight bytes of a value; the token
- * of a delete, or what follows key and zero in the end of its range. */
+ * of anything but a put, which a batch begins with; of a delete without a token, what follows key
+ * and zero in the end of its range. */
 #define OP_BYTES 8
 uint64_t model_op(const struct command *c);
 

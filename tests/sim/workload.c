@@ -17,6 +17,9 @@
 
 #define OPS_MAX         100000
 #define ATTEMPTS_MAX    4
+#define LEASE_PM        15
+#define TXN_PM          100
+#define COMPACT_PM      10  /* per mille of the operations */
 #define OUTSTANDING_MAX 400 /* attempts at once; more is not asked for */
 #define PLACES_MAX      8   /* times that one operation is applied, repeats counted */
 
@@ -45,6 +48,7 @@ struct attempt {
     struct world *world;
     struct sim_node *node;         /* where */
     struct operation *op;          /* NULL: a read */
+    uint64_t term;                 /* of a write that is to happen here: of its leader */
     uint64_t floor;                /* of a read: when it began */
     unsigned key;                  /* of a read */
     bool last;                     /* one of load_finish */
@@ -130,12 +134,12 @@ static void condition(struct world *w, struct command *c) {
 
 static void make_delete(struct operation *op, struct command *c, struct span key, struct buf *end) {
     c->op = OP_DELETE;
-    c->del.key = key;
+    c->del.in.key = key;
     if (op->token) return; /* the token has the number */
     must(buf_add_span(end, key));
     must(buf_u8(end, 0));
     must(buf_u64(end, op->number));
-    c->del.end = buf_span(end);
+    c->del.in.end = buf_span(end);
 }
 
 static void make_batch(struct world *w, struct command *c, struct span value, struct buf *items) {
@@ -145,12 +149,76 @@ static void make_batch(struct world *w, struct command *c, struct span value, st
         struct span key = key_name((first + i) % w->plan.keys, room);
         struct command item = {.op = OP_PUT, .put = {.key = key, .value = value}};
         if (i != 0 && rng_chance(&w->rng, 300))
-            item = (struct command){.op = OP_DELETE, .del = {.key = key}};
+            item = (struct command){.op = OP_DELETE, .del = {.in = {.key = key}}};
         must(command_batch_add(items, &item));
         c->batch.n++;
     }
     c->op = OP_BATCH;
     c->batch.items = buf_span(items);
+}
+
+/* Mostly of what is long past, now and then of all or of what is still to come. */
+static void make_compact(struct world *w, struct command *c) {
+    uint64_t now = model_revision(check_model(w->check)), back = rng_below(&w->rng, 200);
+    c->op = OP_COMPACT;
+    c->has_token = true;
+    c->compact_revision = back < now ? now - back : now + back;
+}
+
+static void make_lease(struct world *w, struct command *c) {
+    c->op = rng_chance(&w->rng, 700) ? OP_LEASE_GRANT : OP_LEASE_REVOKE;
+    c->has_token = true;
+    c->lease.id = rng_between(&w->rng, 1, MODEL_LEASES - 1);
+    c->lease.ttl_ms = 1000;
+}
+
+static void add_op(struct buf *ops, struct world *w, unsigned at, struct span value) {
+    char room[16];
+    struct span key = key_name(at % w->plan.keys, room);
+    struct txn_op op = {.kind = TXN_PUT, .put = {.key = key, .value = value}};
+    if (rng_chance(&w->rng, 200)) op.put.lease = rng_between(&w->rng, 1, MODEL_LEASES - 1);
+    if (rng_chance(&w->rng, 300))
+        op = (struct txn_op){.kind = TXN_RANGE, .range = {.in = {.key = key}}};
+    if (rng_chance(&w->rng, 300))
+        op = (struct txn_op){.kind = TXN_DELETE, .del = {.in = {.key = key}}};
+    must(txn_op_add(ops, &op));
+}
+
+/* If a key is as the history has it, some keys change; else others. */
+static void make_txn(struct world *w, struct command *c, struct span value, struct buf *txn) {
+    unsigned first = (unsigned)rng_below(&w->rng, w->plan.keys);
+    struct buf compares = buf_new(COMMAND_MAX), success = buf_new(COMMAND_MAX),
+               failure = buf_new(COMMAND_MAX);
+    char room[16];
+    struct compare compare = {.in = {.key = key_name(first, room)}, .target = COMPARE_MOD};
+    compare.number =
+        (int64_t)model_get(check_model(w->check), compare.in.key, UINT64_MAX).mod_revision;
+    if (rng_chance(&w->rng, 200)) compare.number++;
+    must(txn_compare_add(&compares, &compare));
+    for (unsigned i = 0; i < 3 && i < w->plan.keys; i++) {
+        add_op(&success, w, first + i, value);
+        add_op(&failure, w, first + w->plan.keys - i, value);
+    }
+    must(txn_add(txn, buf_span(&compares), buf_span(&success), buf_span(&failure)));
+    c->op = OP_TXN;
+    c->has_token = true;
+    c->txn = buf_span(txn);
+    buf_free(&compares);
+    buf_free(&success);
+    buf_free(&failure);
+}
+
+/* What is known by its token alone; false: none of these this time. */
+static bool make_other(struct world *w, struct command *c, struct span value, struct buf *other) {
+    if (rng_chance(&w->rng, COMPACT_PM))
+        make_compact(w, c);
+    else if (rng_chance(&w->rng, LEASE_PM))
+        make_lease(w, c);
+    else if (rng_chance(&w->rng, TXN_PM))
+        make_txn(w, c, value, other);
+    else
+        return false;
+    return true;
 }
 
 static struct operation *make_op(struct world *w) {
@@ -164,7 +232,9 @@ static struct operation *make_op(struct world *w) {
     put_u64(c.token, op->number);
     put_u64(c.token + 8, w->seed);
     fill_value(w, op, &value);
-    if (rng_chance(&w->rng, w->plan.delete_pm)) {
+    if (make_other(w, &c, buf_span(&value), &other)) {
+        op->token = true;
+    } else if (rng_chance(&w->rng, w->plan.delete_pm)) {
         make_delete(op, &c, key, &other);
     } else if (rng_chance(&w->rng, w->plan.batch_pm)) {
         make_batch(w, &c, buf_span(&value), &other);
@@ -267,6 +337,15 @@ static void not_inside(struct attempt *a) {
         sim_violate(a->world, "n%llu calls back inside the call that submitted", ull(a->node->id));
 }
 
+/* Who is told that a write is done finds it on the member that told. */
+static void must_have_applied(struct attempt *a, uint64_t index) {
+    struct replica_status s;
+    replica_status(a->node->replica, &s);
+    if (s.applied < index)
+        sim_violate(a->world, "n%llu answers a write at index %llu, but has applied %llu only",
+                    ull(a->node->id), ull(index), ull(s.applied));
+}
+
 static void write_done(struct proposal *p, enum err e, uint64_t index, struct span answer) {
     struct attempt *a = p->ctx;
     struct world *w = a->world;
@@ -274,6 +353,10 @@ static void write_done(struct proposal *p, enum err e, uint64_t index, struct sp
               err_name(e), ull(index));
     sim_mix(w, a->op->number << 8 | (unsigned)e);
     not_inside(a);
+    if (e == OK) must_have_applied(a, index);
+    if (p->here && p->index != 0 && p->term != a->term)
+        sim_violate(w, "operation %llu was to happen in term %llu only, but went on in %llu",
+                    ull(a->op->number), ull(a->term), ull(p->term));
     if (a->last) w->load->write[a->node->id - 1] = e == OK ? FINISH_DONE : FINISH_TODO;
     settle_write(w, a->op, e, index, answer);
     unlink_attempt(w->load, a);
@@ -325,12 +408,20 @@ static uint64_t deadline(struct world *w, struct sim_node *n) {
     return node_now_ms(n) + rng_between(&w->rng, 20, 4000);
 }
 
+static uint64_t term_of(struct sim_node *n) {
+    struct replica_status s;
+    replica_status(n->replica, &s);
+    return s.term;
+}
+
 static void propose(struct world *w, struct sim_node *n, struct operation *op, bool last) {
     struct attempt *a = attempt_new(w, n, op);
     a->last = last;
     a->proposal =
         (struct proposal){.command = buf_span(&op->command), .done = write_done, .ctx = a};
     a->proposal.deadline_ms = last ? 0 : deadline(w, n);
+    a->proposal.here = !last && op->number % 16 == 7;
+    if (a->proposal.here) a->term = term_of(n);
     op->attempts++;
     op->waiting++;
     w->figures.proposed++;

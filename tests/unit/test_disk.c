@@ -154,6 +154,25 @@ static void direct_files_read_back_what_they_wrote(void **state) {
     free(block);
 }
 
+static void bulk_files_are_written_in_blocks_and_cut_to_their_end(void **state) {
+    struct disk *d = ((struct place *)*state)->disk;
+    struct file *f = must_open(d, "a", DISK_CREATE | DISK_BULK);
+    uint8_t *block = aligned_alloc(BLOCK_SIZE, 2 * BLOCK_SIZE);
+    struct buf got = buf_new(4 * BLOCK_SIZE);
+    assert_non_null(block);
+    memset(block, 7, 2 * BLOCK_SIZE);
+    assert_false(f->durable_writes);
+    assert_int_equal(d->write(f, 0, block, 2 * BLOCK_SIZE, NULL), OK);
+    assert_int_equal(d->allocate(f, BLOCK_SIZE + 5, NULL), OK);
+    assert_int_equal(d->sync(f, NULL), OK);
+    d->close(f);
+    assert_int_equal(disk_read_file(d, "a", &got, NULL), OK);
+    assert_int_equal(got.size, BLOCK_SIZE + 5);
+    assert_memory_equal(got.at, block, got.size);
+    buf_free(&got);
+    free(block);
+}
+
 static void allocate_reserves_and_sets_the_size(void **state) {
     struct place *p = *state;
     struct disk *d = p->disk;
@@ -429,6 +448,7 @@ int main(void) {
         CASE(paths_that_leave_the_root_are_refused),
         CASE(a_symbolic_link_is_not_followed),
         CASE(direct_files_read_back_what_they_wrote),
+        CASE(bulk_files_are_written_in_blocks_and_cut_to_their_end),
         CASE(allocate_reserves_and_sets_the_size),
         CASE(names_are_renamed_and_removed),
         CASE(list_gives_files_in_byte_order_without_directories_and_the_lock),

@@ -74,12 +74,12 @@ static void until_then_it_is_refused(void **state) {
             guards_deliver_at(c, 0);
     }
     assert_false(guard_own_term_committed(c->nodes[1].g));
-    assert_int_equal(guards_change(c, 1, 4, RAFT_STANDBY), ERR_PRECONDITION);
+    assert_int_equal(guards_change(c, 1, 4, RAFT_STANDBY), ERR_BUSY);
     assert_string_equal(guard_reason(c->nodes[1].g), "nothing is committed in this term yet");
     guards_quiet(c);
     assert_true(guard_own_term_committed(c->nodes[1].g));
     assert_int_equal(guards_change(c, 1, 4, RAFT_STANDBY), OK);
-    assert_int_equal(guards_change(c, 1, 5, RAFT_STANDBY), ERR_PRECONDITION); /* one at a time */
+    assert_int_equal(guards_change(c, 1, 5, RAFT_STANDBY), ERR_BUSY); /* one at a time */
     guards_quiet(c);
     assert_int_equal(guards_change(c, 1, 5, RAFT_STANDBY), OK);
     guards_free(c);

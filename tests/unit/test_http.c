@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "api/http.h"
+#include "api/http/http.h"
 
 static const char request[] = "POST /v3/kv/put?a=b&c HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n"
                               "Content-Type: application/json\r\n\r\n";

@@ -13,9 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "api/credentials.h"
-#include "api/directory.h"
-#include "api/identity.h"
+#include "api/node/credentials.h"
+#include "api/node/directory.h"
+#include "api/node/identity.h"
 
 struct fixture {
     char root[64];     /* a temporary directory */
@@ -58,6 +58,9 @@ static void an_identity_goes_through_the_keyring(void **state) {
     struct kek plain = {.kind = KEK_PLAIN};
     assert_int_equal(credentials_found(&f->id, true, (int64_t)time(NULL), NULL), OK);
     f->id.n = 1;
+    const uint8_t key[2][KEY_SIZE] = {{7}, {8}};
+    assert_int_equal(vault_key_put(&f->id, 9, span_of(key[1], KEY_SIZE)), OK);
+    assert_int_equal(vault_key_put(&f->id, 3, span_of(key[0], KEY_SIZE)), OK);
     f->id.members[0] =
         (struct wire_member){.raft_id = 7, .node_id = "other", .peer_address = "a:1"};
     assert_int_equal(keyring_create(f->disk, plain, &keys, NULL), OK);
@@ -68,6 +71,7 @@ static void an_identity_goes_through_the_keyring(void **state) {
     assert_int_equal(keyring_open(f->disk, plain, &keys, NULL), OK);
     assert_int_equal(identity_load(keys, &back, NULL), OK);
     assert_int_equal(back.state, IDENTITY_MADE);
+    assert_int_equal(back.role, NODE_MANAGER);
     assert_string_equal(back.cluster_id, f->id.cluster_id);
     assert_string_equal(back.node_id, f->id.node_id);
     assert_string_equal(back.peer_address, f->id.peer_address);
@@ -77,8 +81,112 @@ static void an_identity_goes_through_the_keyring(void **state) {
     assert_true(secret_equal(back.unlock_key, f->id.unlock_key));
     assert_int_equal(back.n, 1);
     assert_string_equal(back.members[0].node_id, "other");
+    assert_int_equal(back.vault_n, 2);
+    assert_int_equal(back.vault[0].epoch, 3); /* ascending, however they were put */
+    assert_true(secret_equal(back.vault[1].key, vault_key_of(&f->id, 9)->key));
+    assert_memory_equal(back.vault[1].id, vault_key_of(&f->id, 9)->id, VAULT_KEY_ID);
     identity_clear(&back);
     keyring_close(keys);
+}
+
+/* What an earlier version has written: the same without cluster keys, under another number. */
+static void an_older_identity_is_understood(void **state) {
+    struct fixture *f = *state;
+    struct keyring *keys;
+    struct node_identity back;
+    struct secret *blob;
+    struct buf bytes = buf_new(KEYRING_MAX / 2);
+    assert_int_equal(credentials_found(&f->id, false, (int64_t)time(NULL), NULL), OK);
+    assert_int_equal(keyring_create(f->disk, (struct kek){.kind = KEK_PLAIN}, &keys, NULL), OK);
+    assert_int_equal(identity_store(&f->id, keys, NULL), OK);
+    assert_int_equal(buf_add_span(&bytes, secret_span(keyring_identity(keys))), OK);
+    bytes.at[0] = 2;
+    identity_init(&back);
+    for (size_t cut = 0; cut <= 4; cut++) { /* the count of keys is 4 bytes, and is left out */
+        assert_int_equal(secret_new(bytes.at, bytes.size - cut, &blob), OK);
+        assert_int_equal(keyring_set_identity(keys, blob, NULL), OK);
+        assert_int_equal(identity_load(keys, &back, NULL), cut == 4 ? OK : ERR_CORRUPT);
+        secret_free(blob);
+    }
+    assert_string_equal(back.node_id, f->id.node_id);
+    assert_int_equal(back.vault_n, 0);
+    identity_clear(&back);
+    buf_wipe(&bytes);
+    keyring_close(keys);
+}
+
+static void cluster_keys_are_taken_whole_or_not_at_all(void **state) {
+    struct fixture *f = *state;
+    struct node_identity to;
+    struct buf bytes = buf_new(2 * VAULT_KEYS_SIZE);
+    uint8_t key[KEY_SIZE] = {1};
+    identity_init(&to);
+    for (uint32_t i = 1; i <= VAULT_EPOCHS_MAX; i++, key[0]++)
+        assert_int_equal(vault_key_put(&f->id, 2 * i, span_of(key, sizeof key)), OK);
+    assert_int_equal(vault_key_put(&f->id, 3, span_of(key, sizeof key)), ERR_TOO_LARGE);
+    assert_int_equal(vault_key_put(&f->id, 0, span_of(key, sizeof key)), ERR_INVALID);
+    assert_int_equal(vault_key_put(&f->id, 2, span_of(key, 31)), ERR_INVALID);
+    assert_int_equal(vault_keys_encode(&f->id, &bytes), OK);
+    assert_int_equal(bytes.size, VAULT_KEYS_SIZE);
+    for (size_t size = 0; size < bytes.size; size++) {
+        assert_int_equal(vault_keys_take(&to, span_of(bytes.at, size)), ERR_PROTOCOL);
+        assert_int_equal(to.vault_n, 0);
+    }
+    put_u32(bytes.at + 4 + 36, 2); /* an epoch twice */
+    assert_int_equal(vault_keys_take(&to, buf_span(&bytes)), ERR_PROTOCOL);
+    put_u32(bytes.at + 4 + 36, 4);
+    put_u32(bytes.at, VAULT_EPOCHS_MAX + 1);
+    assert_int_equal(vault_keys_take(&to, buf_span(&bytes)), ERR_PROTOCOL);
+    put_u32(bytes.at, VAULT_EPOCHS_MAX);
+    assert_int_equal(vault_key_put(&to, 6, span_of(key, sizeof key)), OK); /* held: it stays */
+    assert_int_equal(vault_keys_take(&to, buf_span(&bytes)), OK);
+    assert_int_equal(to.vault_n, VAULT_EPOCHS_MAX);
+    assert_memory_equal(secret_span(vault_key_of(&to, 6)->key).at, key, sizeof key);
+    assert_true(secret_equal(vault_key_of(&to, 8)->key, vault_key_of(&f->id, 8)->key));
+    vault_key_drop(&to, 8);
+    vault_key_drop(&to, 8);
+    assert_null(vault_key_of(&to, 8));
+    assert_int_equal(to.vault_n, VAULT_EPOCHS_MAX - 1);
+    identity_clear(&to);
+    assert_int_equal(to.vault_n, 0);
+    buf_wipe(&bytes);
+}
+
+static void exists(struct disk *disk, const char *path, bool wanted) {
+    struct buf bytes = buf_new(64);
+    assert_int_equal(disk_read_file(disk, path, &bytes, NULL), wanted ? OK : ERR_NOT_FOUND);
+    buf_free(&bytes);
+}
+
+static void what_a_manager_wipes_leaves_its_keyring(void **state) {
+    struct fixture *f = *state;
+    assert_int_equal(f->disk->make_dir(f->disk, "log", NULL), OK);
+    assert_int_equal(f->disk->make_dir(f->disk, "snapshots", NULL), OK);
+    static const char *const gone[] = {"ballot", "log/1", "snapshots/1"};
+    for (size_t i = 0; i < ARRAY_SIZE(gone); i++)
+        assert_int_equal(disk_write_file(f->disk, gone[i], span_str("x"), NULL), OK);
+    assert_int_equal(disk_write_file(f->disk, "keyring", span_str("x"), NULL), OK);
+    directory_wipe_log(f->disk);
+    for (size_t i = 0; i < ARRAY_SIZE(gone); i++)
+        exists(f->disk, gone[i], false);
+    exists(f->disk, "keyring", true);
+}
+
+static void an_extended_certificate_has_the_same_key(void **state) {
+    struct fixture *f = *state;
+    uint8_t before[KEY_DIGEST_SIZE], after[KEY_DIGEST_SIZE];
+    struct x509_subject subject;
+    int64_t now_s = (int64_t)time(NULL), later_s = now_s + 2 * NODE_VALIDITY_S;
+    assert_int_equal(credentials_found(&f->id, false, now_s, NULL), OK);
+    assert_int_equal(x509_key_digest(buf_span(&f->id.cert_pem), before), OK);
+    struct span roots = buf_span(&f->id.root_pem);
+    assert_int_equal(x509_verify(roots, buf_span(&f->id.cert_pem), later_s, &subject, NULL),
+                     ERR_CERTIFICATE);
+    assert_int_equal(credentials_extend(&f->id, later_s, NULL), OK);
+    assert_int_equal(x509_verify(roots, buf_span(&f->id.cert_pem), later_s, &subject, NULL), OK);
+    assert_string_equal(subject.cn, f->id.node_id);
+    assert_int_equal(x509_key_digest(buf_span(&f->id.cert_pem), after), OK);
+    assert_memory_equal(before, after, sizeof before);
 }
 
 static void a_founder_has_a_certificate_for_its_addresses(void **state) {
@@ -163,6 +271,12 @@ static void a_log_without_its_keyring_is_not_an_empty_directory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(an_identity_goes_through_the_keyring, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_older_identity_is_understood, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(cluster_keys_are_taken_whole_or_not_at_all, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(what_a_manager_wipes_leaves_its_keyring, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_extended_certificate_has_the_same_key, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(a_founder_has_a_certificate_for_its_addresses, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_token_is_taken_apart_as_it_was_put_together, set_up,

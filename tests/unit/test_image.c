@@ -12,7 +12,7 @@
 
 #include "crypto/secret.h"
 #include "tests/lib/fault.h"
-#include "tests/lib/states.h"
+#include "tests/lib/row_lists.h"
 
 static struct store *random_state(uint64_t seed, unsigned commands) {
     struct store *s = store_for_test();
@@ -24,6 +24,47 @@ static struct store *random_state(uint64_t seed, unsigned commands) {
     }
     buf_free(&command);
     return s;
+}
+
+static void must_apply(struct store *s, struct command c) {
+    assert_int_equal(apply(s, &c).error, OK);
+}
+
+/* Versions before and behind a compaction, a tombstone at it, leases, an alarm, a user. */
+static void add_history(struct store *s) {
+    must_apply(s, (struct command){.op = OP_LEASE_GRANT, .lease = {.id = 7, .ttl_ms = 1000}});
+    must_apply(s, (struct command){.op = OP_LEASE_GRANT, .lease = {.id = 9, .ttl_ms = 2000}});
+    must_apply(s, (struct command){.op = OP_PUT, .put = {.key = span_str("leased"), .lease = 9}});
+    (void)put(s, "gone", "before");
+    (void)put(s, "back", "before");
+    (void)delete_key(s, "back");
+    (void)delete_key(s, "gone");
+    must_apply(s, (struct command){.op = OP_COMPACT, .compact_revision = store_revision(s)});
+    (void)put(s, "back", "again");
+    (void)put(s, "back", "and again");
+    (void)delete_key(s, "c");
+    must_apply(
+        s, (struct command){.op = OP_ALARM, .alarm = {ALARM_NOSPACE, .raft_id = 3, .raise = true}});
+    must_apply(
+        s, (struct command){.op = OP_AUTH, .auth = {.op = AUTH_ROLE_ADD, .role = span_str("r")}});
+}
+
+/* Rows of every kind, with and without names, old and new; a rotation of the root. */
+static void add_rows(struct store *s) {
+    struct row_list l = row_list();
+    struct spec spec = {.task_history = 3};
+    struct node_row n = some_node(NODE_MANAGER, 1), other = some_node(NODE_WORKER, 2);
+    struct join_token t = some_token(NODE_WORKER, 1, "secret");
+    list_spec(&l, ROW_CREATE, "cluster", &spec);
+    list_node(&l, ROW_CREATE, "id-1", 0, "First", &n);
+    list_node(&l, ROW_CREATE, "id-2", 0, "", &other);
+    list_token(&l, ROW_CREATE, "t", 0, "worker", &t);
+    assert_int_equal(list_apply(s, &l).error, OK);
+    assert_int_equal(replace_node(s, "id-2", &other), OK);
+    struct command c = {.op = OP_CA};
+    c.ca.action = CA_START;
+    c.ca.next.root_pem = c.ca.next.key = c.ca.cross_pem = span_str("pem");
+    must_apply(s, c);
 }
 
 /* Few and small, but one of everything. */
@@ -41,6 +82,8 @@ static struct store *small_state(void) {
     (void)apply(s, &with_token);
     with_token.token[0] = 1;
     (void)apply(s, &with_token);
+    add_rows(s);
+    add_history(s);
     return s;
 }
 
@@ -124,6 +167,9 @@ static void an_empty_state_has_an_image(void **state) {
 static void damage_at_every_byte_is_found_and_the_state_stays(void **state) {
     (void)state;
     struct store *a = small_state(), *b = small_state();
+    struct command clear = {.op = OP_ALARM};
+    clear.alarm.alarm = ALARM_NOSPACE;
+    must_apply(b, clear);
     (void)put(b, "mine", "kept");
     uint8_t hash[STATE_HASH_SIZE];
     struct buf image = image_of(a);
@@ -158,6 +204,89 @@ static void a_part_or_more_than_an_image_is_refused(void **state) {
     hash[0] ^= 1;
     assert_int_equal(restore_from(b, buf_span(&image), 4096, NULL, hash), ERR_CORRUPT);
     buf_free(&image);
+    store_free(a);
+    store_free(b);
+}
+
+/* The bytes of an image up to `end`, which is before its hash: the rows' own checks. */
+static enum err feed(struct store *s, const uint8_t *from, const uint8_t *end) {
+    struct machine *m = store_machine(s);
+    struct machine_restore *r;
+    assert_int_equal(m->restore(m, &r), OK);
+    enum err e = m->restore_bytes(r, span_of(from, (size_t)(end - from)));
+    m->restore_abort(r);
+    return e;
+}
+
+static uint8_t *find(const struct buf *image, const void *what, size_t size) {
+    uint8_t *at = memmem(image->at, image->size, what, size);
+    assert_non_null(at);
+    return at;
+}
+
+static void rows_that_no_state_has_are_refused(void **state) {
+    (void)state;
+    struct store *a = small_state(), *b = store_for_test();
+    struct buf image = image_of(a);
+    uint8_t digest[NODE_DIGEST_SIZE];
+    memset(digest, 2, sizeof digest);
+    /* The second node: its row's head is the 30 bytes before its key, its body begins 24 behind. */
+    uint8_t *key = find(&image, "\x02id-2", 5), *head = key - 30;
+    const uint8_t *end = find(&image, "\x03t", 2);
+    const struct {
+        uint8_t *at, to;
+    } bad[] = {
+        {key, 9},       {key, 0},         {key + 4, '1'}, /* no kind; the first one's id */
+        {key + 4, '0'}, {key + 1, ' '},                   /* below the first one's; no id */
+        {head, 1},      {head + 1, 0x7f}, {head + 5, 1},  /* sizes */
+        {head + 21, 1}, {head + 6, 0},    {head + 6, 9},  /* the future; created never, or later */
+        {head + 22, 0}, {head + 22, 1},                   /* changes */
+        {key + 21, 7},  {key + 29, 7},                    /* name; its role */
+    };
+    assert_int_equal(feed(b, image.at, end), OK);
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+        uint8_t kept = *bad[i].at;
+        assert_int_not_equal(kept, bad[i].to);
+        *bad[i].at = bad[i].to;
+        if (feed(b, image.at, end + 64) != ERR_CORRUPT) fail_msg("change %u was taken", i);
+        *bad[i].at = kept;
+    }
+    memset(find(&image, digest, sizeof digest), 1, sizeof digest); /* another one has this key */
+    assert_int_equal(feed(b, image.at, end), ERR_CORRUPT);
+    buf_free(&image);
+    store_free(a);
+    store_free(b);
+}
+
+/* One join token more than there may be, behind the last one: its row again, with another id and
+ * hash. */
+static void more_rows_than_there_may_be_are_refused(void **state) {
+    (void)state;
+    struct store *a = store_for_test(), *b = store_for_test();
+    struct row_list l = row_list();
+    (void)make_cluster(a);
+    for (unsigned i = 0; i < ROW_TOKENS_MAX; i++) {
+        char text[16];
+        (void)snprintf(text, sizeof text, "t-%04u", i);
+        struct join_token t = some_token(NODE_WORKER, 0, text);
+        list_token(&l, ROW_CREATE, text, 0, "", &t);
+        if (l.n == ROWS_CHANGE_MAX) assert_int_equal(list_apply(a, &l).error, OK);
+    }
+    struct buf image = image_of(a);
+    uint8_t *last = find(&image, "\x03t-4095", 7) - 30;
+    size_t size = 30 + 7 + get_u32(last + 2), before = (size_t)(last - image.at) + size;
+    assert_int_equal(feed(b, image.at, image.at + before), OK);
+    struct buf more = buf_new(1 * GIB);
+    assert_int_equal(buf_add(&more, image.at, before), OK);
+    assert_int_equal(buf_add(&more, last, size), OK);
+    put_u64(more.at + 72, ROW_TOKENS_MAX + 1);
+    more.at[before + 30 + 6] = '6';
+    more.at[before + 30 + 7 + 24 + 1] ^= 1;
+    assert_int_equal(feed(b, more.at, more.at + before), OK);
+    assert_int_equal(feed(b, more.at, more.at + more.size), ERR_CORRUPT);
+    buf_free(&image);
+    buf_free(&more);
+    buf_free(&l.changes);
     store_free(a);
     store_free(b);
 }
@@ -295,6 +424,8 @@ int main(void) {
         cmocka_unit_test(an_empty_state_has_an_image),
         cmocka_unit_test(damage_at_every_byte_is_found_and_the_state_stays),
         cmocka_unit_test(a_part_or_more_than_an_image_is_refused),
+        cmocka_unit_test(rows_that_no_state_has_are_refused),
+        cmocka_unit_test(more_rows_than_there_may_be_are_refused),
         cmocka_unit_test(a_full_token_table_survives_in_order),
         cmocka_unit_test(a_thread_writes_the_image_while_commands_go_on),
         cmocka_unit_test(every_failing_allocation_is_reported),

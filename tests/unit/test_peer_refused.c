@@ -8,7 +8,6 @@
 
 #include <cmocka.h>
 
-#include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -329,53 +328,6 @@ static void refusals_are_told_once_a_second_and_counted(void **state) {
     net_close(&net);
 }
 
-/* ---- TLS 1.2 ---- */
-
-struct old_client {
-    SSL *ssl;
-    uv_poll_t poll;
-    bool ended, open;
-};
-
-static void on_old(uv_poll_t *h, int status, int events) {
-    struct old_client *o = h->data;
-    (void)status;
-    (void)events;
-    int n = SSL_connect(o->ssl);
-    if (n == 1) o->open = true;
-    int e = n == 1 ? SSL_ERROR_NONE : SSL_get_error(o->ssl, n);
-    o->ended = n != 1 && e != SSL_ERROR_WANT_READ && e != SSL_ERROR_WANT_WRITE;
-    if (o->ended || o->open) (void)uv_poll_stop(h);
-}
-
-static void tls_1_2_is_refused(void **state) {
-    (void)state;
-    struct old_client o = {0};
-    struct sockaddr_storage to;
-    open_two(0);
-    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
-    assert_int_equal(SSL_CTX_set_max_proto_version(context, TLS1_2_VERSION), 1);
-    o.ssl = SSL_new(context);
-    assert_int_equal(SSL_set_alpn_protos(o.ssl, (const uint8_t *)"\x0f" ALPN_PEER, 16), 0);
-    assert_int_equal(address_parse(a->address, &to, NULL), OK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(struct sockaddr_in)), 0);
-    assert_int_equal(uv_poll_init(&net.loop, &o.poll, fd), 0);
-    o.poll.data = &o;
-    assert_int_equal(SSL_set_fd(o.ssl, fd), 1);
-    assert_int_equal(SSL_connect(o.ssl), -1);
-    assert_int_equal(uv_poll_start(&o.poll, UV_READABLE, on_old), 0);
-    UNTIL(&net, (o.ended || o.open) && net_logged(a, "refused: "));
-    assert_false(o.open);
-    assert_true(net_logged(a, "version") || net_logged(a, "protocol"));
-    uv_close((uv_handle_t *)&o.poll, NULL);
-    assert_members_go_on();
-    SSL_free(o.ssl);
-    SSL_CTX_free(context);
-    (void)close(fd);
-    net_close(&net);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_certificate_of_a_foreign_root_is_refused),
@@ -401,7 +353,6 @@ int main(void) {
         cmocka_unit_test(who_says_nothing_is_cut_after_a_while),
         cmocka_unit_test(strangers_can_not_keep_members_out),
         cmocka_unit_test(refusals_are_told_once_a_second_and_counted),
-        cmocka_unit_test(tls_1_2_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

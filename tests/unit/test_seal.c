@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "crypto/gcm.h"
 #include "crypto/limits.h"
 #include "crypto/seal.h"
 #include "tests/lib/fault.h"
@@ -18,8 +19,11 @@
 
 static const enum seal_alg algs[] = {SEAL_XCHACHA20, SEAL_AES256GCM};
 
+static bool openssl_only; /* the second time round */
+
 static int start(void **state) {
     (void)state;
+    gcm_force_openssl(openssl_only);
     return crypto_start(NULL) == OK ? 0 : -1;
 }
 
@@ -77,6 +81,37 @@ static void sealing_in_place_gives_the_same_bytes(void **state) {
         assert_memory_equal(apart, inside, sizeof apart);
         assert_int_equal(unseal(s, 5, ad, span_of(inside, sizeof inside), inside), OK);
         assert_memory_equal(plain, inside, sizeof plain);
+        sealer_free(s);
+    }
+}
+
+/* Pieces that lie elsewhere, one that lies at its place already, and none. */
+static void pieces_give_the_same_bytes_as_the_whole(void **state) {
+    (void)state;
+    enum { SIZE = 20000 };
+    static const size_t ends[] = {13, 13, 13 + 4096, 9000, SIZE};
+    static uint8_t plain[SIZE], whole[SIZE + SEAL_TAG], out[SIZE + SEAL_TAG];
+    random_bytes(plain, sizeof plain);
+    for (size_t a = 0; a < ARRAY_SIZE(algs); a++) {
+        struct sealer *s = random_sealer(algs[a]);
+        struct sealing g;
+        size_t at = 0;
+        assert_int_equal(seal(s, 7, span_str("ad"), span_of(plain, SIZE), whole), OK);
+        memcpy(out, plain, 13);
+        assert_int_equal(seal_begin(&g, s, 7, span_str("ad"), out), OK);
+        for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+            const uint8_t *from = i == 0 ? out : plain + at;
+            assert_int_equal(seal_add(&g, span_of(from, ends[i] - at)), OK);
+            at = ends[i];
+        }
+        assert_int_equal(seal_end(&g), OK);
+        assert_memory_equal(out, whole, sizeof whole);
+        assert_int_equal(seal(s, 8, span_of(NULL, 0), span_of(plain, 100), whole), OK);
+        assert_int_equal(seal_begin(&g, s, 8, span_of(NULL, 0), out), OK); /* begun, left, anew */
+        assert_int_equal(seal_begin(&g, s, 8, span_of(NULL, 0), out), OK);
+        assert_int_equal(seal_add(&g, span_of(plain, 100)), OK);
+        assert_int_equal(seal_end(&g), OK);
+        assert_memory_equal(out, whole, 100 + SEAL_TAG);
         sealer_free(s);
     }
 }
@@ -302,13 +337,63 @@ static void running_out_of_memory_leaks_nothing(void **state) {
     secret_free(m.key);
 }
 
+/* One of the two implementations of AES-GCM seals, the other opens; pieces of odd sizes. */
+static void what_one_library_seals_the_other_opens(void **state) {
+    (void)state;
+    static const size_t pieces[] = {0, 1, 15, 17, 64, 333, 4096, 70001};
+    uint8_t key[KEY_SIZE], plain[80000], sealed[80000 + SEAL_TAG], opened[80000];
+    random_bytes(key, sizeof key);
+    random_bytes(plain, sizeof plain);
+    for (int openssl_first = 0; openssl_first < 2; openssl_first++) {
+        struct sealer *s[2];
+        struct sealing g;
+        size_t at = 0;
+        for (int i = 0; i < 2; i++) {
+            gcm_force_openssl(i != openssl_first);
+            s[i] = sealer_with(SEAL_AES256GCM, key);
+        }
+        assert_int_equal(seal_begin(&g, s[0], 7, span_str("ad of odd size"), sealed), OK);
+        for (size_t i = 0; i < sizeof pieces / sizeof *pieces; at += pieces[i++])
+            assert_int_equal(seal_add(&g, span_of(plain + at, pieces[i])), OK);
+        assert_int_equal(seal_end(&g), OK);
+        struct span whole = span_of(sealed, at + SEAL_TAG);
+        assert_int_equal(unseal(s[1], 7, span_str("ad of odd size"), whole, opened), OK);
+        assert_memory_equal(opened, plain, at);
+        sealed[at + SEAL_TAG - 1] ^= 1;
+        assert_int_equal(unseal(s[1], 7, span_str("ad of odd size"), whole, opened), ERR_CORRUPT);
+        sealer_free(s[0]);
+        sealer_free(s[1]);
+    }
+    gcm_force_openssl(openssl_only);
+}
+
+/* A record may be opened while another one is being sealed under the same key. */
+static void opening_does_not_disturb_a_sealing(void **state) {
+    (void)state;
+    struct sealer *s = random_sealer(SEAL_AES256GCM);
+    struct sealing g;
+    uint8_t other[32 + SEAL_TAG], sealed[64 + SEAL_TAG], plain[64] = {0}, opened[64];
+    assert_int_equal(seal(s, 1, span_of(NULL, 0), span_of(plain, 32), other), OK);
+    assert_int_equal(seal_begin(&g, s, 2, span_of(NULL, 0), sealed), OK);
+    assert_int_equal(seal_add(&g, span_of(plain, 32)), OK);
+    assert_int_equal(unseal(s, 1, span_of(NULL, 0), span_of(other, sizeof other), opened), OK);
+    assert_int_equal(seal_add(&g, span_of(plain + 32, 32)), OK);
+    assert_int_equal(seal_end(&g), OK);
+    assert_int_equal(unseal(s, 2, span_of(NULL, 0), span_of(sealed, sizeof sealed), opened), OK);
+    assert_memory_equal(opened, plain, sizeof plain);
+    sealer_free(s);
+}
+
 int main(void) {
     const struct CMUnitTest cases[] = {
         cmocka_unit_test(what_is_sealed_opens_again_at_every_size),
         cmocka_unit_test(sealing_in_place_gives_the_same_bytes),
+        cmocka_unit_test(pieces_give_the_same_bytes_as_the_whole),
         cmocka_unit_test(every_flipped_bit_is_refused),
         cmocka_unit_test(a_shortened_or_lengthened_record_is_refused),
         cmocka_unit_test(another_key_or_algorithm_opens_nothing),
+        cmocka_unit_test(what_one_library_seals_the_other_opens),
+        cmocka_unit_test(opening_does_not_disturb_a_sealing),
         cmocka_unit_test(aes_gives_the_known_answers),
         cmocka_unit_test(aes_agrees_with_libsodium),
         cmocka_unit_test(xchacha_agrees_with_openssl),
@@ -317,5 +402,7 @@ int main(void) {
         cmocka_unit_test(the_fastest_is_one_of_the_two_and_stays),
         cmocka_unit_test(running_out_of_memory_leaks_nothing),
     };
-    return cmocka_run_group_tests_name("seal", cases, start, NULL);
+    int failed = cmocka_run_group_tests_name("seal", cases, start, NULL);
+    openssl_only = true;
+    return failed + cmocka_run_group_tests_name("seal, with OpenSSL alone", cases, start, NULL);
 }

@@ -41,11 +41,11 @@ static void a_secret_holds_what_it_was_given(void **state) {
 static void sizes_have_bounds(void **state) {
     (void)state;
     struct secret *s = NULL;
-    static uint8_t big[KEYRING_MAX + 1];
+    static uint8_t big[SECRET_MAX + 1];
     assert_int_equal(secret_new("", 0, &s), ERR_INVALID);
     assert_int_equal(secret_new(big, sizeof big, &s), ERR_TOO_LARGE);
     assert_null(s);
-    assert_int_equal(secret_new(big, KEYRING_MAX, &s), OK);
+    assert_int_equal(secret_new(big, SECRET_MAX, &s), OK);
     secret_free(s);
 }
 

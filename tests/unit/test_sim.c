@@ -196,7 +196,7 @@ static void the_model_knows_a_token_again(void **state) {
     struct model *m = model_new();
     struct command c = {.op = OP_DELETE, .has_token = true};
     put_u64(c.token, 3);
-    c.del.key = span_str("a");
+    c.del.in.key = span_str("a");
     struct result r;
     uint64_t number;
     bool effective;

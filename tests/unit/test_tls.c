@@ -403,6 +403,129 @@ static void a_joiner_without_trust_gets_the_root_to_check_its_digest(void **stat
     pair_free(&p);
 }
 
+/* --- chains, cross-signed roots, keys by their digest --- */
+
+/* A cluster in the middle of a rotation: one manager has a certificate of the new root. */
+struct rotation {
+    struct secret *keys[2]; /* of the old root and the new one */
+    struct buf roots[2];
+    struct buf cross; /* the new one certified by the old one */
+    struct party old; /* a worker that knows nothing of it */
+    struct party new; /* a manager that has renewed; trusts both */
+};
+
+static void rotation_new(struct rotation *r) {
+    int64_t now_s = (int64_t)time(NULL);
+    *r =
+        (struct rotation){.roots = {buf_new(PEM_MAX), buf_new(PEM_MAX)}, .cross = buf_new(PEM_MAX)};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(x509_key_new(&r->keys[i], NULL), OK);
+        assert_int_equal(x509_root(r->keys[i], "cluster", &r->roots[i], NULL), OK);
+    }
+    struct span old_root = buf_span(&r->roots[0]), new_root = buf_span(&r->roots[1]);
+    assert_int_equal(x509_cross(r->keys[0], old_root, new_root, &r->cross, NULL), OK);
+    int bad = party_make(&r->old, r->keys[0], &r->roots[0], "node-8", ROLE_WORKER, now_s);
+    bad |= party_make(&r->new, r->keys[1], &r->roots[1], "node-9", ROLE_MANAGER, now_s);
+    assert_int_equal(bad, 0);
+    /* its own, then the cross-signed root, then the root that joiners ask for */
+    struct buf chain = buf_new(PEM_MAX);
+    const char *end = "-----END CERTIFICATE-----\n";
+    char *after = memmem(r->new.cert.at, r->new.cert.size, end, strlen(end));
+    size_t leaf = (size_t)(after - (char *)r->new.cert.at) + strlen(end);
+    assert_int_equal(
+        x509_chain(span_of(r->new.cert.at, leaf), span_of(NULL, 0), buf_span(&r->cross), &chain),
+        OK);
+    assert_int_equal(buf_add_span(&chain, old_root), OK);
+    buf_free(&r->new.cert);
+    r->new.cert = chain;
+    assert_int_equal(buf_add_span(&r->new.root, old_root), OK);
+}
+
+static void rotation_free(struct rotation *r) {
+    struct party *both[] = {&r->old, &r->new};
+    for (int i = 0; i < 2; i++) {
+        secret_free(r->keys[i]);
+        buf_free(&r->roots[i]);
+        secret_free(both[i]->key);
+        buf_free(&both[i]->cert);
+        buf_free(&both[i]->root);
+    }
+    buf_free(&r->cross);
+}
+
+static void assert_digests(const struct tls *t, struct span cert, struct span issuer) {
+    uint8_t key[KEY_DIGEST_SIZE], by[KEY_DIGEST_SIZE], expected[KEY_DIGEST_SIZE];
+    assert_int_equal(tls_peer_digests(t, key, by), OK);
+    assert_int_equal(x509_key_digest(cert, expected), OK);
+    assert_memory_equal(key, expected, sizeof key);
+    assert_int_equal(x509_key_digest(issuer, expected), OK);
+    assert_memory_equal(by, expected, sizeof by);
+}
+
+static void nodes_of_the_old_root_and_of_the_new_one_meet(void **state) {
+    (void)state;
+    struct rotation r;
+    rotation_new(&r);
+    struct span trusts[] = {buf_span(&r.roots[0]), buf_span(&r.roots[1]), buf_span(&r.new.root)};
+    for (size_t i = 0; i < 3; i++) {
+        struct tls_config client = config_of(false, &r.old);
+        struct tls_config server = config_of(true, &r.new);
+        client.root_pem = trusts[i];
+        struct pair p = pair_of(&client, &server, ROLE_MANAGER);
+        talk(&p, 1 << 20);
+        assert_open(&p);
+        assert_digests(p.client.tls, buf_span(&r.new.cert), buf_span(&r.roots[1]));
+        assert_digests(p.server.tls, buf_span(&r.old.cert), buf_span(&r.roots[0]));
+        pair_free(&p);
+    }
+    rotation_free(&r);
+}
+
+static void whoever_does_not_know_the_new_root_refuses_what_lacks_the_bridge(void **state) {
+    (void)state;
+    struct rotation r;
+    rotation_new(&r);
+    struct tls_config client = config_of(false, &r.old);
+    struct tls_config server = config_of(true, &r.new);
+    const char *end = "-----END CERTIFICATE-----\n";
+    char *after = memmem(r.new.cert.at, r.new.cert.size, end, strlen(end));
+    server.cert_pem.size = (size_t)(after - (char *)r.new.cert.at) + strlen(end);
+    expect_failure(&client, &server, ROLE_MANAGER,
+                   &(struct failure){ERR_CERTIFICATE, ERR_CERTIFICATE,
+                                     "certificate refused: issued by another cluster's root",
+                                     "says our certificate was issued by another cluster's root"});
+    rotation_free(&r);
+}
+
+static void a_joiner_finds_the_root_of_its_token_while_another_one_signs(void **state) {
+    (void)state;
+    struct rotation r;
+    rotation_new(&r);
+    struct tls_config client = {.verify = TLS_VERIFY_NONE, .alpn = peer_alpn};
+    struct tls_config server = config_of(true, &r.new);
+    struct buf root = buf_new(PEM_MAX);
+    uint8_t key[KEY_DIGEST_SIZE], by[KEY_DIGEST_SIZE];
+    server.verify = TLS_VERIFY_OPTIONAL;
+    struct pair p = pair_of(&client, &server, NULL);
+    assert_int_equal(tls_peer_digests(p.client.tls, key, by), ERR_PRECONDITION);
+    talk(&p, 1 << 20);
+    assert_open(&p);
+    assert_int_equal(tls_peer_root(p.client.tls, &root), OK);
+    assert_true(span_equal(buf_span(&root), buf_span(&r.roots[0])));
+    assert_int_equal(tls_peer_digests(p.client.tls, key, by), ERR_UNAUTHENTICATED);
+    assert_int_equal(tls_peer_digests(p.server.tls, key, by), ERR_NOT_FOUND);
+    pair_free(&p);
+    /* and trusts the server then, by this root alone */
+    client.verify = TLS_VERIFY_REQUIRED;
+    client.root_pem = buf_span(&root);
+    p = pair_of(&client, &server, ROOT_CN);
+    talk(&p, 1 << 20);
+    assert_open(&p);
+    pair_free(&p);
+    buf_free(&root);
+    rotation_free(&r);
+}
+
 static void an_optional_certificate_must_still_verify(void **state) {
     (void)state;
     struct tls_config client = config_of(false, &worker);
@@ -626,6 +749,9 @@ int main(void) {
         cmocka_unit_test(a_server_without_protocols_is_refused_by_a_client_that_wants_one),
         cmocka_unit_test(a_http_server_takes_its_best_protocol_and_clients_without_any),
         cmocka_unit_test(a_joiner_without_trust_gets_the_root_to_check_its_digest),
+        cmocka_unit_test(nodes_of_the_old_root_and_of_the_new_one_meet),
+        cmocka_unit_test(whoever_does_not_know_the_new_root_refuses_what_lacks_the_bridge),
+        cmocka_unit_test(a_joiner_finds_the_root_of_its_token_while_another_one_signs),
         cmocka_unit_test(an_optional_certificate_must_still_verify),
         cmocka_unit_test(tls_1_2_gets_in_only_where_it_is_allowed),
         cmocka_unit_test(nothing_is_read_or_written_before_open),

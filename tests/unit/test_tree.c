@@ -78,7 +78,7 @@ static struct item *new_item(struct span key, uint64_t revision) {
     uint8_t value[8];
     put_u64(value, revision);
     struct kv kv = {.key = key, .value = span_of(value, revision % 9), .mod_revision = revision};
-    struct item *item = item_copy(&kv);
+    struct item *item = revision % 7 == 0 ? item_tombstone(revision, key) : item_copy(&kv);
     assert_non_null(item);
     return item;
 }
@@ -89,18 +89,21 @@ static void put(struct tree *t, struct span key, uint64_t revision) {
     assert_int_equal(tree_put(t, &path, new_item(key, revision)), OK);
 }
 
-static void remove_key(struct tree *t, struct span key, uint64_t revision) {
+static void remove_key(struct tree *t, struct span key) {
     struct tree_path path;
     assert_non_null(tree_find(t, key, &path));
-    assert_int_equal(tree_remove(t, &path, revision), OK);
+    assert_int_equal(tree_remove(t, &path), OK);
 }
 
 /* What lies under the root is exactly the keys with their revisions in `is`, in order. */
 static void check_content(const struct model *m, const uint64_t *is, const struct tree_node *root) {
     struct tree_cursor c;
+    uint64_t live = 0;
     tree_seek(root, span_of(NULL, 0), &c);
     for (unsigned i = 0; i < m->n; i++) {
         struct item *found = tree_lookup(root, key_of(m, i));
+        assert_int_equal(tree_rank(root, key_of(m, i)), live);
+        live += is[i] % 7 != 0;
         if (is[i] == 0) {
             assert_null(found);
             continue;
@@ -111,6 +114,7 @@ static void check_content(const struct model *m, const uint64_t *is, const struc
     }
     assert_null(tree_next(&c));
     assert_null(tree_next(&c));
+    assert_int_equal(tree_root_live(root), live);
 }
 
 static void check_seek(const struct model *m, const struct tree_node *root, unsigned from) {
@@ -132,7 +136,7 @@ static void step(struct tree *t, struct model *m, uint64_t revision, unsigned pu
         put(t, key_of(m, i), revision);
         m->now[i] = revision;
     } else if (m->now[i] != 0) {
-        remove_key(t, key_of(m, i), revision);
+        remove_key(t, key_of(m, i));
         m->now[i] = 0;
         m->count--;
     }
@@ -167,6 +171,7 @@ static void many_views_keep_what_they_saw_while_the_tree_goes_on(void **state) {
         if (random_next(&seed) % 500 == 0)
             swap_view(t, m, &frozen[random_next(&seed) % VIEWS], revision);
         if (revision % 5000 == 0) check_content(m, m->now, tree_root(t));
+        assert_int_equal(tree_live(t), tree_root_live(tree_root(t)));
         if (revision % 100 == 0) check_seek(m, tree_root(t), (unsigned)(random_next(&seed) % m->n));
         assert_int_equal(tree_count(t), m->count);
     }
@@ -176,6 +181,43 @@ static void many_views_keep_what_they_saw_while_the_tree_goes_on(void **state) {
     check_content(m, m->now, tree_root(t));
     tree_free(t);
     free(frozen);
+    free(m);
+}
+
+/* Changes behind a view, kept or undone, while older views look on. */
+static void what_was_done_since_the_newest_view_is_undone(void **state) {
+    (void)state;
+    uint64_t seed = 11, revision = 1;
+    struct model *m = calloc(1, sizeof *m);
+    struct frozen *frozen = calloc(4, sizeof *frozen), *mark = calloc(1, sizeof *mark);
+    struct tree *t;
+    assert_int_equal(tree_new(&t), OK);
+    make_keys(m, &seed);
+    for (unsigned round = 0; round < 6000; round++) {
+        unsigned puts = round / 1000 % 2 == 0 ? 80 : 15;
+        if (random_next(&seed) % 20 == 0)
+            swap_view(t, m, &frozen[random_next(&seed) % 4], revision);
+        swap_view(t, m, mark, revision);
+        for (uint64_t n = random_next(&seed) % 60; n > 0; n--)
+            step(t, m, ++revision, puts, &seed);
+        if (random_next(&seed) % 2 == 0) {
+            tree_view_free(mark->view);
+        } else {
+            tree_rollback(mark->view);
+            memcpy(m->now, mark->then, sizeof m->now);
+            m->count = mark->count;
+        }
+        mark->view = NULL;
+        assert_int_equal(tree_count(t), m->count);
+        assert_int_equal(tree_live(t), tree_root_live(tree_root(t)));
+        if (round % 50 == 0) check_content(m, m->now, tree_root(t));
+    }
+    for (unsigned i = 0; i < 4; i++)
+        if (frozen[i].view != NULL) swap_view(t, m, &frozen[i], 0);
+    check_content(m, m->now, tree_root(t));
+    tree_free(t);
+    free(frozen);
+    free(mark);
     free(m);
 }
 
@@ -202,7 +244,7 @@ static void load(unsigned n, unsigned step_size) {
     }
     for (unsigned i = 0; i < n; i++) {
         numbered(key, (unsigned)((uint64_t)i * 7919 % n));
-        remove_key(t, span_of(key, 12), n + 1 + i);
+        remove_key(t, span_of(key, 12));
     }
     assert_int_equal(tree_count(t), 0);
     assert_null(tree_root(t));
@@ -293,7 +335,7 @@ static void a_thread_reads_a_view_while_the_loop_changes_the_tree(void **state) 
         numbered(key, i * 11 % 6000);
         struct tree_path path;
         if (tree_find(t, span_of(key, 12), &path) != NULL)
-            assert_int_equal(tree_remove(t, &path, ++revision), OK);
+            assert_int_equal(tree_remove(t, &path), OK);
         tree_view_free(other);
     }
     assert_int_equal(pthread_join(thread, NULL), 0);
@@ -305,6 +347,7 @@ static void a_thread_reads_a_view_while_the_loop_changes_the_tree(void **state) 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_views_keep_what_they_saw_while_the_tree_goes_on),
+        cmocka_unit_test(what_was_done_since_the_newest_view_is_undone),
         cmocka_unit_test(ascending_descending_and_scattered_loads_are_in_order),
         cmocka_unit_test(an_empty_tree_answers_and_its_view_too),
         cmocka_unit_test(a_tree_is_taken_apart_in_portions),

@@ -67,12 +67,14 @@ static void fill_joined(struct sample *s) {
     j->error = (uint16_t)below(s, ERR_COUNT);
     text(s, j->text, sizeof j->text);
     text(s, j->leader, sizeof j->leader);
+    j->role = (uint8_t)below(s, 3);
     j->raft_id = next(s);
     text(s, j->cluster_id, sizeof j->cluster_id);
     text(s, j->node_id, sizeof j->node_id);
     j->cert = block(s, PEM_MAX);
     j->root = block(s, PEM_MAX);
     j->unlock_key = span_of(s->bytes, coin(s) ? 32 : 0);
+    j->vault = block(s, 1024);
     j->n = (uint32_t)below(s, MEMBERS_MAX + 1);
     for (uint32_t i = 0; i < j->n; i++) {
         j->members[i].raft_id = next(s);
@@ -167,12 +169,19 @@ static void fill_talk(struct sample *s) {
         s->m.forwarded = (struct wire_forwarded){next(s), (uint16_t)below(s, ERR_COUNT), next(s),
                                                  block(s, 4096)};
         break;
+    case WIRE_NODE: s->m.node = (struct wire_node){(uint8_t)next(s), block(s, 4096)}; break;
     case WIRE_JOIN:
+        s->m.join.kind = (uint8_t)(1 + below(s, 3));
+        s->m.join.member = coin(s);
         text(s, s->m.join.token, sizeof s->m.join.token);
         text(s, s->m.join.name, sizeof s->m.join.name);
         text(s, s->m.join.client_address, sizeof s->m.join.client_address);
         text(s, s->m.join.peer_address, sizeof s->m.join.peer_address);
         s->m.join.request = block(s, PEM_MAX);
+        s->m.join.old_cert = block(s, PEM_MAX);
+        s->m.join.proof = block(s, PROOF_MAX);
+        text(s, s->m.join.hostname, sizeof s->m.join.hostname);
+        s->m.join.availability = (uint8_t)below(s, 4);
         break;
     default: fail();
     }
@@ -243,11 +252,17 @@ static void assert_same(struct wire_message *got, const struct sample *s) {
     if (got->type == WIRE_SNAPSHOT_OFFER) same_span(&got->offer.conf, &want->offer.conf);
     if (got->type == WIRE_SNAPSHOT_CHUNK)
         same_span(&got->chunk.chunk.data, &want->chunk.chunk.data);
-    if (got->type == WIRE_JOIN) same_span(&got->join.request, &want->join.request);
+    if (got->type == WIRE_NODE) same_span(&got->node.body, &want->node.body);
+    if (got->type == WIRE_JOIN) {
+        same_span(&got->join.request, &want->join.request);
+        same_span(&got->join.old_cert, &want->join.old_cert);
+        same_span(&got->join.proof, &want->join.proof);
+    }
     if (got->type == WIRE_JOINED) {
         same_span(&got->joined.cert, &want->joined.cert);
         same_span(&got->joined.root, &want->joined.root);
         same_span(&got->joined.unlock_key, &want->joined.unlock_key);
+        same_span(&got->joined.vault, &want->joined.vault);
     }
     struct buf a = buf_new(FRAME_MAX);
     struct buf b = buf_new(FRAME_MAX);
@@ -395,6 +410,12 @@ static void unknown_types_booleans_and_enums_are_refused(void **state) {
     assert_byte_refused(&frame, frame.size - 1, 0);
     assert_byte_refused(&frame, frame.size - 1, 3);
     buf_free(&frame);
+    sample_make(&s, WIRE_JOIN, 1);
+    frame = encode(&s);
+    assert_byte_refused(&frame, WIRE_HEADER, 0);
+    assert_byte_refused(&frame, WIRE_HEADER, JOIN_EXPIRED + 1);
+    assert_byte_refused(&frame, WIRE_HEADER + 1, 2);
+    buf_free(&frame);
     sample_make(&s, WIRE_FORWARDED, 1);
     frame = encode(&s);
     assert_byte_refused(&frame, WIRE_HEADER + 8, ERR_COUNT);
@@ -445,6 +466,9 @@ static void the_encoder_refuses_what_the_decoder_would(void **state) {
     s.m.joined.n = 0;
     s.m.joined.unlock_key = span_of(big, 31);
     assert_int_equal(wire_encode(&s.m, &out), ERR_INVALID);
+    s.m.joined.unlock_key = span_of(NULL, 0);
+    s.m.joined.vault = span_of(big, 1025);
+    assert_int_equal(wire_encode(&s.m, &out), ERR_TOO_LARGE);
     s.m.type = (enum wire_type)WIRE_TYPE_COUNT;
     assert_int_equal(wire_encode(&s.m, &out), ERR_INVALID);
     assert_span(buf_span(&out), span_str("before"));

@@ -9,14 +9,11 @@
 
 #include "crypto/x509.h"
 #include "tests/lib/fault.h"
+#include "tests/lib/scratch.h"
 
-#include <fcntl.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -95,6 +92,8 @@ static void a_leaf_carries_the_promised_extensions(void **state) {
     X509 *cert = parsed(&pem);
     assert_int_equal(X509_check_host(cert, "node-1", 0, 0, NULL), 1);
     assert_int_equal(X509_check_host(cert, ROLE_MANAGER, 0, 0, NULL), 1);
+    assert_int_equal(X509_check_host(cert, ROOT_CN, 0, 0, NULL), 1);
+    assert_int_equal(X509_check_host(cert, ROLE_WORKER, 0, 0, NULL), 0);
     assert_int_equal(X509_check_host(cert, "node-2", 0, 0, NULL), 0);
     assert_int_equal(X509_check_host(cert, "who-i-say-i-am", 0, 0, NULL), 0);
     assert_int_equal(X509_check_purpose(cert, X509_PURPOSE_SSL_SERVER, 0), 1);
@@ -114,10 +113,25 @@ static void a_root_may_sign_and_nothing_else(void **state) {
     (void)state;
     X509 *root = parsed(&w.root);
     assert_int_equal(X509_check_ca(root), 1);
-    assert_int_equal(X509_get_pathlen(root), 1);
+    assert_int_equal(X509_get_pathlen(root), -1);
     assert_int_equal(X509_get_key_usage(root), KU_KEY_CERT_SIGN);
     assert_int_equal(X509_get_extension_flags(root) & EXFLAG_SS, EXFLAG_SS);
     X509_free(root);
+}
+
+/* OpenSSL reads any byte but 0 as TRUE; Go's clients read DER. */
+static void what_a_root_says_is_der(void **state) {
+    (void)state;
+    static const uint8_t ca[] = {0x30, 3, 1, 1, 0xff}; /* CA:TRUE */
+    uint8_t *der = NULL;
+    BIO *in = BIO_new_mem_buf(w.root.at, (int)w.root.size);
+    X509 *root = PEM_read_bio_X509(in, NULL, NULL, NULL);
+    int size = i2d_X509(root, &der);
+    assert_true(size > 0);
+    assert_non_null(memmem(der, (size_t)size, ca, sizeof ca));
+    OPENSSL_free(der);
+    X509_free(root);
+    BIO_free(in);
 }
 
 static void serials_differ(void **state) {
@@ -299,7 +313,9 @@ static void further_hosts_are_checked_and_issued(void **state) {
                  {"a b", false},
                  {"*.example.org", false},
                  {"a/b", false},
-                 {"x,Conclave-Manager", false},
+                 {"x,Swarm-Manager", false},
+                 {"swarm-worker", false},
+                 {"a,swarm-ca", false},
                  {"conclave-client", false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct x509_subject s = subject;
@@ -421,63 +437,94 @@ static void the_digest_is_the_sha256_of_the_pem_in_base36(void **state) {
     assert_string_equal(text, "4nb7oofka9ml8nasnokxxc1unhmtpr1wxsuwhpd9km3vt5as31");
 }
 
-/* Writes a file under `dir` and gives its path. */
-static void put_file(const char *dir, const char *name, const struct buf *bytes, char *path,
-                     size_t room) {
-    (void)snprintf(path, room, "%s/%s", dir, name);
-    FILE *f = fopen(path, "we");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes->at, 1, bytes->size, f), bytes->size);
-    assert_int_equal(fclose(f), 0);
+static void names_of_roles_are_nobodys(void **state) {
+    (void)state;
+    static const char *const bad[] = {ROLE_MANAGER, ROLE_WORKER, ROLE_CLIENT, ROOT_CN,
+                                      "Swarm-Manager"};
+    struct buf out = buf_new(PEM_MAX);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        struct x509_subject s = subject;
+        struct why why = {0};
+        (void)snprintf(s.cn, sizeof s.cn, "%s", bad[i]);
+        assert_int_equal(x509_issue(w.root_key, buf_span(&w.root), buf_span(&w.request), &s,
+                                    w.now_s, DAY_S, &out, &why),
+                         ERR_INVALID);
+        assert_non_null(strstr(why.text, "reserved"));
+    }
+    assert_int_equal(out.size, 0);
 }
 
-static int run(const char *const argv[]) {
-    posix_spawn_file_actions_t quiet;
-    pid_t child;
-    int status;
-    assert_int_equal(posix_spawn_file_actions_init(&quiet), 0);
-    (void)posix_spawn_file_actions_addopen(&quiet, 1, "/dev/null", O_WRONLY, 0);
-    (void)posix_spawn_file_actions_addopen(&quiet, 2, "/dev/null", O_WRONLY, 0);
-    assert_int_equal(posix_spawnp(&child, argv[0], &quiet, NULL, (char *const *)argv, environ), 0);
-    (void)posix_spawn_file_actions_destroy(&quiet);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+static void only_a_manager_is_called_a_ca(void **state) {
+    (void)state;
+    struct x509_subject s = subject;
+    struct buf pem = buf_new(PEM_MAX);
+    (void)snprintf(s.ou, sizeof s.ou, "%s", ROLE_WORKER);
+    assert_int_equal(x509_issue(w.root_key, buf_span(&w.root), buf_span(&w.request), &s, w.now_s,
+                                DAY_S, &pem, NULL),
+                     OK);
+    X509 *cert = parsed(&pem);
+    assert_int_equal(X509_check_host(cert, ROLE_WORKER, 0, 0, NULL), 1);
+    assert_int_equal(X509_check_host(cert, ROOT_CN, 0, 0, NULL), 0);
+    assert_int_equal(X509_check_host(cert, ROLE_MANAGER, 0, 0, NULL), 0);
+    X509_free(cert);
+    buf_free(&pem);
 }
 
 static void the_openssl_command_agrees(void **state) {
     (void)state;
-    char dir[] = "/tmp/conclave-test-XXXXXX";
-    char root[64];
-    char leaf[64];
-    char other[64];
-    char request[64];
-    struct buf cert;
-    struct buf foreign = buf_new(PEM_MAX);
-    assert_non_null(mkdtemp(dir));
+    struct scratch s;
+    struct buf cert, foreign = buf_new(PEM_MAX);
+    scratch_new(&s);
     assert_int_equal(issue_at(w.now_s, NODE_VALIDITY_S, &cert), OK);
     assert_int_equal(x509_root(w.node_key, "other", &foreign, NULL), OK);
-    put_file(dir, "root.pem", &w.root, root, sizeof root);
-    put_file(dir, "leaf.pem", &cert, leaf, sizeof leaf);
-    put_file(dir, "other.pem", &foreign, other, sizeof other);
-    put_file(dir, "request.pem", &w.request, request, sizeof request);
-    const char *const server[] = {
-        "openssl", "verify",  "-x509_strict", "-purpose", "sslserver", "-verify_hostname",
-        "node-1",  "-CAfile", root,           leaf,       NULL};
-    const char *const client[] = {"openssl", "verify", "-x509_strict", "-purpose", "sslclient",
-                                  "-CAfile", root,     leaf,           NULL};
-    const char *const wrong[] = {"openssl", "verify", "-CAfile", other, leaf, NULL};
-    const char *const asked[] = {"openssl", "req", "-verify", "-noout", "-in", request, NULL};
-    assert_int_equal(run(server), 0);
-    assert_int_equal(run(client), 0);
-    assert_int_not_equal(run(wrong), 0);
-    assert_int_equal(run(asked), 0);
-    (void)unlink(root);
-    (void)unlink(leaf);
-    (void)unlink(other);
-    (void)unlink(request);
-    assert_int_equal(rmdir(dir), 0);
+    scratch_put(&s, "root", buf_span(&w.root));
+    scratch_put(&s, "leaf", buf_span(&cert));
+    scratch_put(&s, "other", buf_span(&foreign));
+    scratch_put(&s, "request", buf_span(&w.request));
+    assert_int_equal(scratch_run(&s, NULL,
+                                 "openssl verify -x509_strict -purpose sslserver "
+                                 "-verify_hostname node-1 -CAfile root leaf"),
+                     0);
+    assert_int_equal(scratch_run(&s, NULL,
+                                 "openssl verify -x509_strict -purpose sslclient "
+                                 "-CAfile root leaf"),
+                     0);
+    assert_int_not_equal(scratch_run(&s, NULL, "openssl verify -CAfile other leaf"), 0);
+    assert_int_equal(scratch_run(&s, NULL, "openssl req -verify -noout -in request"), 0);
+    scratch_free(&s);
     buf_free(&cert);
     buf_free(&foreign);
+}
+
+static void the_openssl_command_describes_what_the_reference_says(void **state) {
+    (void)state;
+    static const char *const words[] = {
+        "Subject: CN=node-1,OU=swarm-manager,O=cluster.1_a",
+        "Issuer: CN=swarm-ca,O=cluster.1_a",
+        "NIST CURVE: P-256",
+        "ecdsa-with-SHA256",
+        "CA:FALSE",
+        "X509v3 Key Usage: critical\n                Digital Signature\n",
+        "TLS Web Server Authentication, TLS Web Client Authentication",
+        "DNS:swarm-manager, DNS:node-1, DNS:swarm-ca"};
+    struct scratch s;
+    struct buf cert, text = buf_new(64 * KIB);
+    scratch_new(&s);
+    assert_int_equal(issue_at(w.now_s, NODE_VALIDITY_S, &cert), OK);
+    scratch_put(&s, "leaf", buf_span(&cert));
+    scratch_put(&s, "root", buf_span(&w.root));
+    assert_int_equal(scratch_run(&s, &text, "openssl x509 -noout -text -nameopt RFC2253 -in leaf"),
+                     0);
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+        if (memmem(text.at, text.size, words[i], strlen(words[i])) == NULL)
+            fail_msg("no \"%s\" in %.*s", words[i], (int)text.size, (const char *)text.at);
+    buf_clear(&text);
+    assert_int_equal(scratch_run(&s, &text, "openssl x509 -noout -text -in root"), 0);
+    assert_non_null(memmem(text.at, text.size, "CA:TRUE\n", 8));
+    assert_non_null(memmem(text.at, text.size, "Certificate Sign\n", 17));
+    scratch_free(&s);
+    buf_free(&cert);
+    buf_free(&text);
 }
 
 struct trying {
@@ -516,6 +563,7 @@ int main(void) {
         cmocka_unit_test(an_issued_certificate_verifies_and_says_what_the_signer_said),
         cmocka_unit_test(a_leaf_carries_the_promised_extensions),
         cmocka_unit_test(a_root_may_sign_and_nothing_else),
+        cmocka_unit_test(what_a_root_says_is_der),
         cmocka_unit_test(serials_differ),
         cmocka_unit_test(dates_are_backdated_by_an_hour_and_bounded_by_the_root),
         cmocka_unit_test(a_certificate_holds_from_an_hour_before_until_its_end),
@@ -528,7 +576,10 @@ int main(void) {
         cmocka_unit_test(what_is_no_pem_is_refused_everywhere),
         cmocka_unit_test(impossible_validity_is_refused),
         cmocka_unit_test(the_digest_is_the_sha256_of_the_pem_in_base36),
+        cmocka_unit_test(names_of_roles_are_nobodys),
+        cmocka_unit_test(only_a_manager_is_called_a_ca),
         cmocka_unit_test(the_openssl_command_agrees),
+        cmocka_unit_test(the_openssl_command_describes_what_the_reference_says),
         cmocka_unit_test(running_out_of_memory_leaks_nothing),
     };
     return cmocka_run_group_tests_name("x509", cases, start, finish);
