@@ -35,6 +35,7 @@
 
 struct conn {
     int fd;             /* -1: free */
+    bool mute;          /* nobody hears answers any more; what was said before is still read */
     uint8_t head[4];    /* the frame's length, as far as it has come */
     size_t head_n;      /* bytes of it */
     size_t want;        /* bytes of the frame; 0: not known yet */
@@ -87,7 +88,8 @@ static void conn_flush(struct conn *c) {
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) return;
         if (n <= 0) {
-            conn_close(c);
+            c->mute = true;
+            buf_clear(&c->out);
             return;
         }
         c->out.size -= (size_t)n;
@@ -96,6 +98,7 @@ static void conn_flush(struct conn *c) {
 }
 
 static void conn_send(struct conn *c, enum sup_kind kind, struct span body) {
+    if (c->mute) return;
     if (sup_frame(&c->out, kind, body) != OK)
         conn_close(c);
     else

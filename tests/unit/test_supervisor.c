@@ -581,6 +581,24 @@ static void the_end_is_kept_until_somebody_has_heard_it(void **state) {
 
 /* --- what ends it ----------------------------------------------------------------------------- */
 
+/* An agent that hangs up before its last words are read: the supervisor can't answer any more, and
+ * hears them all the same. */
+static void last_words_of_an_agent_that_is_gone_are_heard(void **state) {
+    struct room *r = *state;
+    uint8_t none[8] = {0};
+    struct sup_order o = order_of(r);
+    send_shell(r, &o, "true");
+    wait_phase(r, SUP_READY);
+    find_supervisor(r);
+    assert_int_equal(kill(r->supervisor, SIGSTOP), 0);
+    say(r, SUP_STOP, span_of(none, sizeof none));
+    say(r, SUP_BYE, span_of(NULL, 0));
+    (void)close(r->fd);
+    r->fd = -1;
+    assert_int_equal(kill(r->supervisor, SIGCONT), 0);
+    WAIT_UNTIL(!exists(r->supervisor));
+}
+
 static void killing_the_task_leaves_nothing(void **state) {
     struct room *r = *state;
     start_shell(r, "sleep 601 & echo ready; exec sleep 600");
@@ -732,6 +750,7 @@ int main(int argc, char **argv) {
         CASE(a_task_without_a_handler_ends_by_its_stop_signal),
         CASE(another_agent_takes_over),
         CASE(the_end_is_kept_until_somebody_has_heard_it),
+        CASE(last_words_of_an_agent_that_is_gone_are_heard),
         CASE(killing_the_task_leaves_nothing),
         CASE(killing_the_supervisor_ends_the_task_and_leaves_no_mount),
         CASE(the_supervisor_has_no_copy_of_a_value_and_is_not_readable),
