@@ -24,6 +24,11 @@ static void env_send(void *ctx, uint64_t to, struct buf *frame) {
         buf_free(frame);
 }
 
+static void env_flush(void *ctx) {
+    struct manager *m = ctx;
+    if (m->peers) peers_flush(m->peers);
+}
+
 static size_t env_queued(void *ctx, uint64_t to) {
     struct manager *m = ctx;
     return m->peers ? peers_queued(m->peers, to) : 0;
@@ -168,6 +173,7 @@ static RESULT watch_apply(struct machine *machine, uint64_t index, struct span c
                           struct buf *result, struct why *why) {
     uint8_t op = command.size > 0 ? command.at[0] : 0;
     if (op >= OP_CLUSTER) env_members(manager_of(machine));
+    machine_pass_busy(machine, inner(machine));
     TRY(inner(machine)->apply(inner(machine), index, command, result, why));
     if (op == OP_LEASE_GRANT || op == OP_LEASE_REVOKE) leases_applied(manager_of(machine), command);
     return OK;
@@ -284,6 +290,7 @@ void manager_env(struct manager *m) {
         .clock = &m->clock,
         .machine = &m->machine,
         .send = env_send,
+        .flush = env_flush,
         .queued = env_queued,
         .wake = env_wake,
         .arm = env_arm,

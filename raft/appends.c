@@ -25,8 +25,11 @@ struct cutting {
 
 static void frame_send(struct cutting *c) {
     struct wire_message m = {.type = WIRE_APPEND, .append = c->frame};
+    struct peer_state *p = replica_peer(c->r, c->to);
     replica_send(c->r, c->to, &m);
     c->frames++;
+    if (p != NULL) p->said = c->frame;
+    if (p != NULL) p->said.n = 0;
     if (c->frame.n == 0) return;
     c->frame.prev_index += c->frame.n;
     c->frame.prev_term = c->entries[c->frame.n - 1]->term;

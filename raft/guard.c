@@ -349,6 +349,18 @@ static bool wants_restart(const struct guard *g) {
     return guard_sole_voter(&r->configuration, g->id);
 }
 
+void guard_excuse(struct guard *g, uint64_t now_ms, uint64_t ms) {
+    struct raft *r = &g->r;
+    bool follows = r->state == RAFT_FOLLOWER;
+    if (!follows && r->state != RAFT_LEADER) return;
+    uint64_t whole = follows ? r->follower_state.randomized_election_timeout : r->election_timeout;
+    if (ms > whole || now_ms < whole) return;
+    uint64_t start = now_ms + ms - whole, contact = now_ms + ms - g->election_ms;
+    if (r->election_timer_start >= start || r->election_timer_start == g->excused) return;
+    r->election_timer_start = g->excused = start;
+    if (g->contact_at != 0 && g->contact_at < contact) g->contact_at = contact;
+}
+
 enum err guard_timeout(struct guard *g, uint64_t now_ms) {
     TRY(guard_enter(g, now_ms));
     if (g->now < guard_timer_ms(g, g->now)) return OK;

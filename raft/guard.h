@@ -107,6 +107,10 @@ bool guard_log_is_stale(const struct guard_start *start, const struct guard_hook
  * member would send). guard_reason says more. Anything else stops the node, and every later event
  * returns the same error. */
 
+/* It was not listening: leaves a follower, or a leader who counts its followers, no less than ms
+ * before it takes the silence for a failure. Without effect until somebody was heard after the last
+ * time. */
+void guard_excuse(struct guard *g, uint64_t now_ms, uint64_t ms);
 /* Does nothing before guard_timer_ms. */
 RESULT guard_timeout(struct guard *g, uint64_t now_ms);
 /* Takes the message. For AppendEntries `entries` are ours, in the order of the message (raft's

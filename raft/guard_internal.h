@@ -27,6 +27,7 @@ struct guard {
     uint64_t now;                  /* ms, never decreasing */
     uint64_t timeout_at;           /* ms, last time the core was given TIMEOUT */
     uint64_t contact_at;           /* ms, last word from the leader of the term */
+    uint64_t excused;              /* where guard_excuse last put the start of the engine's timer */
     uint64_t term, vote;           /* as persisted */
     uint64_t commit;               /* own maximum */
     uint64_t epoch;                /* counts truncations of the tail */

@@ -30,8 +30,8 @@ struct receiving {
     struct waiting waiting[SNAPSHOT_WINDOW]; /* chunk n at n % SNAPSHOT_WINDOW */
     unsigned waiting_n;                      /* those from `next` on */
     struct buf raw;                          /* the bytes of the one under way, decompressed */
-    uint64_t size;                           /* bytes of the chunks taken so far */
-    uint8_t hash[STATE_HASH_SIZE];           /* of the state, from the end record */
+    uint64_t size, raw_size;       /* bytes of the chunks taken so far, as sent; as read */
+    uint8_t hash[STATE_HASH_SIZE]; /* of the state, from the end record */
     bool busy, durable,
         ended;      /* a job is under way; the file is complete; free it when the job is done */
     enum err error; /* outcome of the job */
@@ -74,6 +74,7 @@ static RESULT write_chunk(struct receiving *v) {
         TRY(snapshot_write_chunk(v->writer, chunk, &v->why));
         buf_clear(&v->raw);
         TRY(snapshot_inflate(chunk, &v->raw));
+        v->raw_size += v->raw.size;
         return r->env.machine->restore_bytes(v->restore, buf_span(&v->raw));
     }
     if (chunk->data.size < STATE_HASH_SIZE) return ERR_PROTOCOL;
@@ -136,6 +137,7 @@ static void swap_state(struct receiving *v) {
     r->applied = r->commit = r->conf_seen = index;
     r->snapshot_index = index;
     r->snapshot_size = v->size;
+    r->snapshot_raw = v->raw_size;
     r->snapshot_generation = keyring_generation(r->env.keys);
     r->bytes_since_snapshot = 0;
     for (unsigned i = 0; i < HASHES_KEPT; i++)

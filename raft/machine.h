@@ -39,6 +39,22 @@ struct machine {
 
     /* The running hash of the state: O(1). */
     void (*hash)(struct machine *m, uint8_t hash[STATE_HASH_SIZE]);
+
+    /* The replica's, which sets both when it opens: an `apply` that may take longer than some
+     * milliseconds calls it all the while, so that the other members hear that this one lives. It
+     * calls nothing of the machine. */
+    void (*busy)(void *ctx);
+    void *busy_ctx;
 };
+
+static inline void machine_busy(const struct machine *m) {
+    if (m->busy != NULL) m->busy(m->busy_ctx);
+}
+
+/* For a machine around another one: its long applies are heard, too. */
+static inline void machine_pass_busy(const struct machine *outer, struct machine *inner) {
+    inner->busy = outer->busy;
+    inner->busy_ctx = outer->busy_ctx;
+}
 
 #endif

@@ -217,12 +217,16 @@ static void on_idle(uv_idle_t *h) { (void)h; }
 
 void peers_dirty(struct peers *p) { (void)uv_idle_start(&p->idle, on_idle); }
 
+void peers_flush(struct peers *p) {
+    for (unsigned i = 0; i < p->n; i++)
+        link_flush(p->links[i]);
+}
+
 static void on_prepare(uv_prepare_t *h) {
     struct peers *p = h->data;
     if (!uv_is_active((uv_handle_t *)&p->idle)) return;
     (void)uv_idle_stop(&p->idle);
-    for (unsigned i = 0; i < p->n; i++)
-        link_flush(p->links[i]);
+    peers_flush(p);
     sessions_flush(p);
 }
 

@@ -92,6 +92,7 @@ RESULT peers_credentials(struct peers *p, struct span root_pem, struct span cert
  * changed. */
 void peers_review(struct peers *p);
 
+void peers_flush(struct peers *p); /* writes at once what waits; else the turn's end does */
 void peers_send(struct peers *p, uint64_t to,
                 struct buf *frame); /* takes the bytes; drops when full */
 size_t peers_queued(struct peers *p, uint64_t to);

@@ -71,6 +71,7 @@ static void send_message(struct replica *r, const struct raft_message *m) {
     case RAFT_APPEND_ENTRIES_RESULT:
         w = (struct wire_message){.type = WIRE_APPEND_RESULT,
                                   .append_result = m->append_entries_result};
+        pulse_acked(r, m->server_id, &w.append_result);
         break;
     case RAFT_REQUEST_VOTE:
         w = (struct wire_message){.type = WIRE_VOTE, .vote = m->request_vote};
@@ -375,9 +376,11 @@ void replica_turn(struct replica *r) {
 }
 
 void replica_tick(struct replica *r) {
+    uint64_t due_ms = r->armed_ms;
     replica_enter(r);
     r->armed_ms = 0;
     if (r->failed == OK && !r->closing) {
+        pulse_late(r, due_ms);
         if (guard_timer_ms(r->guard, r->now_ms) <= r->now_ms)
             (void)replica_step(r, guard_timeout(r->guard, r->now_ms));
         if (r->failed == OK) {
@@ -505,6 +508,7 @@ static RESULT restore_file(struct replica *r, uint64_t index, struct snapshot_me
     struct snapshot_chunk c = {0};
     TRY(snapshot_open(&r->files, index, &reader, meta, why));
     r->snapshot_size = snapshot_size(reader);
+    r->snapshot_raw = 0;
     r->snapshot_generation = snapshot_generation(reader);
     enum err e = buf_add_span(conf, meta->conf);
     meta->conf = buf_span(conf);
@@ -514,6 +518,7 @@ static RESULT restore_file(struct replica *r, uint64_t index, struct snapshot_me
         if (e != OK || c.last) break;
         buf_clear(&raw);
         e = snapshot_inflate(&c, &raw);
+        r->snapshot_raw += raw.size;
         if (e == OK) e = r->env.machine->restore_bytes(restore, buf_span(&raw));
         if (e != OK)
             (void)fail_with(why, e, "snapshot %llu: chunk %llu can't be restored",
@@ -629,6 +634,7 @@ RESULT replica_open(const struct replica_env *env, const struct replica_config *
     r->result = buf_new(RESULT_MAX);
     r->next_id = random_u64() >> 1; /* an answer to an earlier life's question is nobody's */
     propose_start(r);
+    pulse_start(r);
     reads_start(r);
     replica_enter(r);
     r->settling = true; /* nothing is settled before everything is there */

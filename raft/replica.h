@@ -42,6 +42,7 @@ struct replica_env {
     /* Hands a frame over; takes the bytes (frame is empty after). May drop it; never blocks, never
      * calls back. */
     void (*send)(void *ctx, uint64_t to, struct buf *frame);
+    void (*flush)(void *ctx); /* writes now what was handed over; NULL: nobody is sent anything */
     size_t (*queued)(void *ctx,
                      uint64_t to);          /* bytes that still wait for this peer; flow control */
     void (*wake)(void *ctx);                /* call replica_turn soon (idempotent) */

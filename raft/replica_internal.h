@@ -8,6 +8,7 @@
  *     members.c    configuration, promotion, transfer
  *     snapshots.c  taking, sending
  *     install.c    receiving
+ *     pulse.c      a busy member is alive
  *
  * Every public entry point ends in replica_settle, which drains the consequences of the steps
  * taken: new configurations to the engine, committed entries to the machine, gathered entries to
@@ -30,6 +31,11 @@ struct peer_state *replica_peer(struct replica *r, uint64_t id); /* NULL: no roo
 const struct conf_item *replica_conf_at(const struct replica *r,
                                         uint64_t index); /* newest <= index */
 bool replica_note_conf(struct replica *r, uint64_t index, struct span bytes);
+
+/* pulse.c */
+void pulse_start(struct replica *r);
+void pulse_acked(struct replica *r, uint64_t to, const struct raft_append_entries_result *said);
+void pulse_late(struct replica *r, uint64_t due_ms); /* a tick that was due then happens now */
 
 /* appends.c */
 void appends_send(struct replica *r, uint64_t to, const struct raft_append_entries *args);

@@ -13,6 +13,7 @@
 #define CONFIGURATIONS_MAX 256 /* committed configurations remembered above the snapshot */
 #define HOUSEKEEPING_MS    20 /* deadlines and polls are looked at this often while there are any */
 #define APPLY_BYTES_A_TURN (8 * MIB)
+#define PULSES             4 /* in an election time-out, of a member that is busy: see pulse.c */
 
 /* One entry of ours on its way to commit, with the proposals whose commands are in it, in order. */
 struct batch {
@@ -51,7 +52,8 @@ struct peer_state {
         uint64_t match;      /* what the engine knows it to have */
         uint64_t moved_ms;   /* when that last rose, or nothing was under way */
     } appends;
-    struct stream *stream; /* a snapshot on its way to it; NULL: none */
+    struct wire_append said; /* the last one that went out, without its entries; term 0: none */
+    struct stream *stream;   /* a snapshot on its way to it; NULL: none */
 };
 
 struct taking;    /* a snapshot being written: snapshots.c */
@@ -82,6 +84,12 @@ struct replica {
     unsigned confs_n;
     struct hash_item hashes[HASHES_KEPT];
     struct buf result; /* scratch: of the command being applied */
+
+    struct {                                    /* pulse.c */
+        struct raft_append_entries_result said; /* our last one to `to`; term 0: none */
+        uint64_t to;
+        uint64_t last_ms; /* when the last pulse went out, or the event in progress began */
+    } pulse;
 
     struct { /* what the engine is being stepped with */
         struct entry *const *entries;
@@ -125,6 +133,7 @@ struct replica {
     struct pace pace;              /* of the streams to others */
     uint64_t snapshot_index;       /* newest durable snapshot; 0: none */
     uint64_t snapshot_size;        /* bytes of its file */
+    uint64_t snapshot_raw;         /* bytes of the state in it, before compression */
     uint32_t snapshot_generation;  /* DEK that it is under */
     uint64_t snapshot_retry_ms;    /* no earlier try */
     uint64_t bytes_since_snapshot; /* entry bytes applied since */

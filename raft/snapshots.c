@@ -38,7 +38,7 @@ struct taking {
     bool whole_log;                 /* leave no log behind it (re-sealing) */
     bool finished;                  /* the file is durable */
     bool waiting;                   /* it is, but our own log does not reach it yet: no job runs */
-    uint64_t size;                  /* of the file */
+    uint64_t size, raw;             /* bytes of the file; of the state, before compression */
     uint32_t generation;            /* DEK that sealed it */
     enum err error;                 /* outcome */
     struct why why;
@@ -85,6 +85,7 @@ static RESULT write_pieces(struct taking *t) {
     for (int i = 0; i < PIECES_A_JOB && !done; i++) {
         buf_clear(&t->piece);
         TRY(m->view_next(t->view, &t->piece, &done));
+        t->raw += t->piece.size;
         if (t->piece.size > 0) TRY(snapshot_write(t->writer, buf_span(&t->piece), &t->why));
     }
     if (!done) return OK;
@@ -129,6 +130,7 @@ static void ask_answered(struct replica *r, enum err e, uint64_t index) {
 static void taken(struct replica *r, struct taking *t) {
     r->snapshot_index = t->meta.index;
     r->snapshot_size = t->size;
+    r->snapshot_raw = t->raw;
     r->snapshot_generation = t->generation;
     const struct raft *raft = guard_raft(r->guard);
     if (!guard_installing(r->guard) && t->meta.index > raft->trail.snapshot.index) {
@@ -201,9 +203,11 @@ static RESULT take(struct replica *r, bool whole_log) {
     return OK;
 }
 
-/* The log since the last snapshot calls for the next one when it has grown past log_most. */
+/* The log since the last snapshot calls for the next one when it has grown past log_most. A state
+ * that compresses well costs as much to go through as any other: half of it counts. */
 static uint64_t log_most(const struct replica *r) {
     uint64_t most = r->config.snapshot_log_min;
+    if (r->snapshot_raw / 2 > most) most = r->snapshot_raw / 2;
     return r->snapshot_size > most ? r->snapshot_size : most;
 }
 

@@ -11,6 +11,8 @@
 
 #include "store/watch.h"
 
+#define WRITES_A_BREATH 512 /* of one command, between two calls of machine_busy */
+
 struct writing writing_on(struct store *s) {
     return (struct writing){.store = s, .revision = s->state.revision + 1};
 }
@@ -38,6 +40,7 @@ static void happened(struct writing *w, struct item *i) {
     s->size += item_cost(i);
     s->revision = w->revision;
     w->sub++;
+    if (w->sub % WRITES_A_BREATH == 0) machine_busy(&w->store->machine);
     uint64_t position = history_add(s->history, i);
     if (w->store->hub != NULL) watch_applied(w->store->hub, position);
 }

@@ -21,12 +21,12 @@ struct frame {
 
 static uint8_t frame_type(const struct buf *b) { return b->size >= WIRE_HEADER ? b->at[4] : 0; }
 
-static uint64_t travel_us(struct world *w, struct link *l, size_t size) {
+static uint64_t travel_us(struct world *w, struct link *l, unsigned from, size_t size) {
     uint64_t us = rng_between(&w->rng, w->plan.delay_min_us, w->plan.delay_max_us) + size / 100;
     bool faulty = w->heal_us == 0;
     if (faulty && w->plan.stray_pm != 0 && rng_chance(&w->rng, w->plan.stray_pm))
         us += rng_below(&w->rng, w->plan.stray_us);
-    uint64_t at = w->now_us + us;
+    uint64_t at = w->now_us + w->nodes[from]->busy_us + us;
     if (w->plan.ordered && at <= l->last_us) at = l->last_us + 1;
     if (w->plan.ordered) l->last_us = at;
     return at;
@@ -38,7 +38,7 @@ static void post(struct world *w, unsigned from, unsigned to, struct buf *bytes)
     *f = (struct frame){.from = from, .to = to, .epoch = l->epoch, .bytes = *bytes};
     *bytes = buf_new(bytes->max);
     l->queued += f->bytes.size;
-    sim_at(w, travel_us(w, l, f->bytes.size),
+    sim_at(w, travel_us(w, l, from, f->bytes.size),
            (struct event){.kind = EV_FRAME, .node = w->nodes[to], .p = f});
 }
 

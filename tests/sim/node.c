@@ -10,15 +10,17 @@
 
 /* ---- the environment ---- */
 
-uint64_t node_now_ms(const struct sim_node *n) { return (n->world->now_us + n->clock_us) / 1000; }
+static uint64_t now_us(const struct sim_node *n) {
+    return n->world->now_us + n->busy_us + n->clock_us;
+}
+
+uint64_t node_now_ms(const struct sim_node *n) { return now_us(n) / 1000; }
 
 static struct sim_node *node_of_clock(struct clock *c) {
     return (struct sim_node *)(void *)((char *)c - offsetof(struct sim_node, clock));
 }
 static uint64_t clock_ms(struct clock *c) { return node_now_ms(node_of_clock(c)); }
-static uint64_t clock_us(struct clock *c) {
-    return node_of_clock(c)->world->now_us + node_of_clock(c)->clock_us;
-}
+static uint64_t clock_us(struct clock *c) { return now_us(node_of_clock(c)); }
 static int64_t clock_wall(struct clock *c) {
     return WALL_START_S + (int64_t)(node_now_ms(node_of_clock(c)) / 1000);
 }
@@ -41,6 +43,8 @@ static void env_send(void *ctx, uint64_t to, struct buf *frame) {
     check_frame(w, n, to, buf_span(frame));
     net_send(w, n, to, frame);
 }
+
+static void env_flush(void *ctx) { (void)ctx; } /* env_send has */
 
 static size_t env_queued(void *ctx, uint64_t to) {
     struct sim_node *n = ctx;
@@ -78,6 +82,9 @@ static void env_leader(void *ctx, uint64_t term, uint64_t leader) {
     if (leader != n->id) return;
     n->world->figures.elections++;
     check_leader(n->world, term, leader);
+    if (n->world->plan.profile == PROFILE_BUSY && n->world->grown && n->world->heal_us == 0)
+        sim_violate(n->world, "n%llu is elected, and the leader was only busy",
+                    (unsigned long long)n->id);
 }
 
 static void env_members(void *ctx) { (void)ctx; }
@@ -206,6 +213,7 @@ static void fill_env(struct sim_node *n) {
                                   .snapshot_exec = &n->snapshot_exec.base,
                                   .machine = &n->watch.base,
                                   .send = env_send,
+                                  .flush = env_flush,
                                   .queued = env_queued,
                                   .wake = env_wake,
                                   .arm = env_arm,
@@ -288,7 +296,7 @@ void node_drop(struct sim_node *n) {
     n->state = NODE_OFF;
     n->turn = n->stopping = n->resealing = false;
     n->submitting = NULL;
-    n->armed_ms = n->tick_us = n->paused_us = n->close_us = 0;
+    n->armed_ms = n->tick_us = n->paused_us = n->close_us = n->busy_us = 0;
     if (!n->cut) disk_sim_fail_at(n->disk, DISK_SIM_NEVER, OK);
 }
 
@@ -356,8 +364,24 @@ void node_full(struct sim_node *n, uint64_t us) {
 
 void node_enter(struct sim_node *n) { (void)n; }
 
+void node_busy(struct sim_node *n, uint64_t us) {
+    uint64_t step = 1 + rng_below(&n->world->rng, 20000);
+    sim_trace(n->world, "n%llu is busy for %llu us", (unsigned long long)n->id,
+              (unsigned long long)us);
+    for (uint64_t until = n->busy_us + us; n->busy_us < until; n->busy_us += step)
+        machine_busy(&n->watch.base);
+}
+
+/* What it was busy with is over: nothing else happens to it before. */
+static void rest(struct sim_node *n) {
+    uint64_t until = n->world->now_us + n->busy_us;
+    if (n->busy_us != 0 && until > n->paused_us) n->paused_us = until;
+    n->busy_us = 0;
+}
+
 void node_leave(struct sim_node *n) {
     struct world *w = n->world;
+    rest(n);
     if (powerless(n)) {
         node_power(n);
         node_start_after(n, rng_around(&w->rng, w->plan.down_us));

@@ -54,6 +54,7 @@ struct sim_node {
     uint64_t tick_us;        /* when the EV_TICK that counts is due, world time; 0: none */
     uint64_t tick_number;    /* its arg: an older one is void */
     uint64_t paused_us;      /* stands still until then; 0: no */
+    uint64_t busy_us;        /* what the call in progress has taken of its time */
     uint64_t full_us;        /* its disk is full until then; 0: no */
     bool turn;               /* an EV_TURN is in the queue */
     bool cut;                /* a power cut is set: it dies when the disk does */
@@ -79,6 +80,7 @@ void node_stop(struct sim_node *n,
 void node_close(struct sim_node *n); /* EV_CLOSE */
 void node_start_after(struct sim_node *n, uint64_t us);
 void node_pause(struct sim_node *n, uint64_t us);
+void node_busy(struct sim_node *n, uint64_t us); /* within an apply: it takes so long */
 void node_jump(struct sim_node *n, uint64_t us); /* its clock goes forward */
 void node_full(struct sim_node *n, uint64_t us);
 void node_tick(struct sim_node *n, uint64_t number);   /* EV_TICK */

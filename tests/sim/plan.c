@@ -9,7 +9,7 @@ static const char *const profile_names[PROFILE_COUNT] = {
     [PROFILE_MIXED] = "mixed",   [PROFILE_CALM] = "calm",       [PROFILE_SOLE] = "sole",
     [PROFILE_RESIZE] = "resize", [PROFILE_DIVERGE] = "diverge", [PROFILE_SNAPSHOT] = "snapshot",
     [PROFILE_SLOW] = "slow",     [PROFILE_POWER] = "power",     [PROFILE_ECHO] = "echo",
-    [PROFILE_LATE] = "late",
+    [PROFILE_LATE] = "late",     [PROFILE_BUSY] = "busy",
 };
 
 static const char *const fault_names[FAULT_COUNT] = {
@@ -53,6 +53,11 @@ static void draw_process(struct plan *p, struct rng *r) {
     p->sync_max_us = p->sync_min_us + rng_between(r, 50, rng_chance(r, 200) ? 30000 : 3000);
     p->turn_max_us = rng_between(r, 1, 300);
     p->late_ms = (unsigned)rng_below(r, 4);
+}
+
+/* By a generator of its own: what else a seed draws does not depend on it. */
+static void draw_busy(struct plan *p, struct rng r) {
+    p->busy_pm = rng_chance(&r, 300) ? (unsigned)rng_between(&r, 1, 20) : 0;
 }
 
 static void draw_faults(struct plan *p, struct rng *r) {
@@ -184,6 +189,7 @@ static void bend_late(struct plan *p, struct rng *r) {
     p->read_pm = 100;
     p->admin_us = 0;
     p->blackout_us = 2 * p->sync_max_us;
+    p->busy_pm = 0;
     ONLY(p, FAULT_PARTITION);
 }
 
@@ -191,6 +197,17 @@ static void bend_power(struct plan *p, struct rng *r) {
     p->fault_us = rng_between(r, 150, 1000) * 1000;
     p->down_us = rng_between(r, 50, 800) * 1000;
     ONLY(p, FAULT_POWER, FAULT_POWER_ALL, FAULT_CUT, FAULT_ERROR, FAULT_FULL, FAULT_KILL);
+}
+
+/* Nothing is wrong but that commands take long: leadership stays where it is. */
+static void bend_busy(struct plan *p, struct rng *r) {
+    p->fault_us = 0;
+    p->loss_pm = p->double_pm = p->stray_pm = p->ambush_pm = 0;
+    p->admin_us = 0;
+    p->voters = rng_chance(r, 500) ? 3 : 5;
+    p->delay_max_us = p->delay_min_us + rng_between(r, 10, 1500);
+    p->sync_max_us = p->sync_min_us + rng_between(r, 50, 3000);
+    p->busy_pm = (unsigned)rng_between(r, 10, 200);
 }
 
 static void bend(struct plan *p, struct rng *r) {
@@ -207,6 +224,7 @@ static void bend(struct plan *p, struct rng *r) {
     case PROFILE_POWER: bend_power(p, r); break;
     case PROFILE_ECHO: bend_echo(p, r); break;
     case PROFILE_LATE: bend_late(p, r); break;
+    case PROFILE_BUSY: bend_busy(p, r); break;
     case PROFILE_MIXED:
     case PROFILE_COUNT: break;
     }
@@ -223,6 +241,7 @@ void plan_draw(struct plan *p, struct rng *r, unsigned nodes, unsigned profile) 
     draw_faults(p, r);
     draw_clients(p, r);
     draw_operator(p, r);
+    draw_busy(p, *r);
     bend(p, r);
     fit_segment(p);
     if (nodes != 0) p->voters = nodes;

@@ -16,6 +16,7 @@ enum profile {
     PROFILE_POWER,    /* crashes, all at once too, in the middle of writes */
     PROFILE_ECHO,     /* messages come twice, late and out of order */
     PROFILE_LATE,     /* slow writes of what a new leader cuts off, and then all power goes */
+    PROFILE_BUSY,     /* all is well, but commands take long: nobody else may be elected */
     PROFILE_COUNT
 };
 
@@ -55,6 +56,7 @@ struct plan {
     uint64_t sync_min_us, sync_max_us; /* a job's time */
     uint64_t turn_max_us;              /* a loop's latency */
     unsigned late_ms;                  /* timers are late by up to */
+    unsigned busy_pm;                  /* per mille of the commands take long to apply */
     /* faults */
     unsigned weight[FAULT_COUNT]; /* relative; 0: never */
     uint64_t fault_us;            /* mean time between; 0: none */

@@ -20,6 +20,8 @@ static RESULT watch_apply(struct machine *m, uint64_t index, struct span command
         s->index = index;
         s->ordinal = 0;
     }
+    if (w->plan.busy_pm != 0 && w->heal_us == 0 && w->grown && rng_chance(&w->rng, w->plan.busy_pm))
+        node_busy(s->node, rng_below(&w->rng, 3000ULL * w->plan.election_ms));
     /* A result that nobody asked for is as good to compare; every other one is really left out. */
     struct buf own = buf_new(RESULT_MAX);
     bool silent = result == NULL && index % 2 == 0 && index <= check_last(w->check);
