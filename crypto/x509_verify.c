@@ -8,12 +8,21 @@
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 
+/* OpenSSL reads a certificate's extensions when they are first asked for, and keeps them in it: now,
+ * before threads share it. Whether it is good for anything is judged when it is used. */
+static void read_extensions(X509 *cert) {
+    (void)X509_check_purpose(cert, -1, 0);
+    ERR_clear_error();
+}
+
 RESULT trust_new(struct span root_pem, bool strict, X509_STORE **out, struct why *why) {
     STACK_OF(X509) * roots;
     TRY(certs_parse(root_pem, "root certificate", &roots, why));
     X509_STORE *store = X509_STORE_new();
     bool fine = store != NULL;
     if (fine && strict) fine = X509_STORE_set_flags(store, X509_V_FLAG_X509_STRICT) == 1;
+    for (int i = 0; i < sk_X509_num(roots); i++)
+        read_extensions(sk_X509_value(roots, i));
     for (int i = 0; fine && i < sk_X509_num(roots); i++)
         fine = X509_STORE_add_cert(store, sk_X509_value(roots, i)) == 1;
     certs_free(roots);
