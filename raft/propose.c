@@ -480,10 +480,14 @@ void propose_leader_changed(struct replica *r) {
 }
 
 /* A crash: callers get no answer, but what we made for other members is ours to free. */
+static void drop(struct proposal *p) {
+    if (p->done == remote_done) free(p->ctx);
+}
+
 static void drop_all(struct proposal *p) {
     for (struct proposal *next; p != NULL; p = next) {
         next = p->next;
-        if (p->done == remote_done) free(p->ctx);
+        drop(p);
     }
 }
 
@@ -494,7 +498,10 @@ static void end_answered(struct replica *r, bool tell) {
     r->answered_n = 0;
     for (struct answered *a = all, *next; a != NULL; a = next) {
         next = a->next;
-        if (tell) answer(a->proposal, ERR_MAYBE_APPLIED, 0, span_of(NULL, 0));
+        if (tell)
+            answer(a->proposal, ERR_MAYBE_APPLIED, 0, span_of(NULL, 0));
+        else
+            drop(a->proposal);
         free(a);
     }
 }

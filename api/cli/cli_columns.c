@@ -11,7 +11,7 @@
 static bool begins_character(uint8_t c) { return (c & 0xc0) != 0x80; }
 
 static void add(struct columns *c, const char *text) {
-    uint8_t clean[CELL_MAX];
+    uint8_t clean[CELL_MAX] = {0};
     size_t size = 0, width = 0;
     for (; size < CELL_MAX && text[size] != '\0'; size++) {
         uint8_t byte = (uint8_t)text[size];

@@ -87,7 +87,8 @@ RESULT errand_prefix(struct span name, struct buf *prefix, struct buf *end) {
     if (name.size >= KEY_MAX) return ERR_REQUEST_TOO_LARGE;
     TRY(buf_add_span(prefix, name));
     TRY(buf_u8(prefix, '/'));
-    return buf_add(end, room, store_prefix_end(buf_span(prefix), room));
+    size_t size = store_prefix_end(buf_span(prefix), room);
+    return buf_add(end, room, size);
 }
 
 struct choice {

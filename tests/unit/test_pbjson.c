@@ -289,8 +289,9 @@ static void full_object(const ProtobufCMessageDescriptor *type, struct buf *out)
         struct level *l = &levels[depth - 1];
         if (l->field == l->type->n_fields) {
             jout_close(&j, '}');
-            if (--depth > 0 && levels[depth - 1].type->fields[levels[depth - 1].field - 1].label ==
-                                   PROTOBUF_C_LABEL_REPEATED)
+            depth--;
+            if (depth > 0 && levels[depth - 1].type->fields[levels[depth - 1].field - 1].label ==
+                                 PROTOBUF_C_LABEL_REPEATED)
                 jout_close(&j, ']');
             continue;
         }

@@ -213,7 +213,9 @@ static void check_prev(const struct taker *t, const struct watch_event *e, const
 
 static enum err check_event(void *ctx, const struct watch_event *e) {
     struct taker *t = ctx;
-    if (t->fail_in != 0 && --t->fail_in == 0) return ERR_IO;
+    bool fails = t->fail_in == 1;
+    if (t->fail_in != 0) t->fail_in--;
+    if (fails) return ERR_IO;
     uint64_t place = next_of(t);
     assert_true(place < t->w->n);
     const struct event *is = &t->w->log[place];
