@@ -8,7 +8,7 @@
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 
-/* OpenSSL reads a certificate's extensions when they are first asked for, and keeps them in it: now,
+/* OpenSSL reads a certificate's extensions when they are first asked for and keeps them in it: here
  * before threads share it. Whether it is good for anything is judged when it is used. */
 static void read_extensions(X509 *cert) {
     (void)X509_check_purpose(cert, -1, 0);
