@@ -77,6 +77,7 @@ class Run:
             if self.pair.done >= next_check and self.pair.watching:
                 next_check += CHECK_EVERY
                 self.checkpoint()
+                print(f"{self.pair.done} operations so far", flush=True)
 
     def checkpoint(self):
         """All watches are level, and so are the hashes."""
@@ -99,7 +100,8 @@ class Run:
         new = signature not in self.kinds
         self.kinds[signature] = self.kinds.get(signature, 0) + 1
         if new:
-            print(f"difference {len(self.kinds)}, after {self.pair.done} operations: {text[:3000]}")
+            print(f"difference {len(self.kinds)}, after {self.pair.done} operations: "
+                  f"{text[:3000]}", flush=True)
             for batch in self.log[-CONTEXT - 1:-1]:
                 print("    before: " + "; ".join(str(op)[:240] for op in batch))
         apart = self.pair.together()

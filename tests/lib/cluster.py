@@ -5,6 +5,7 @@ tests/run counts and ends every manager and mount, whatever happens; a manager a
 test. The only place of the end-to-end tests that may sleep."""
 import base64
 import contextlib
+import faulthandler
 import itertools
 import json
 import os
@@ -440,6 +441,7 @@ class Test:
         self.failed = 0
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: sys.exit(1))
+        faulthandler.register(signal.SIGTERM, chain=True)  # where it hung
 
     @contextlib.contextmanager
     def show(self, name):

@@ -91,8 +91,18 @@ class Running(unittest.TestCase):
         began = time.monotonic()
         counts, failures = self.counts("trap '' TERM; read < <(tail -f /dev/null)", limit=1)
         self.assertEqual(counts, (0, 1, 0))
-        self.assertIn("still running after 1 s", failures[0])
+        self.assertIn("silent for 1 s", failures[0])
         self.assertLess(time.monotonic() - began, 10)
+
+    def test_a_slow_program_that_goes_on_speaking_does_not_hang(self):
+        script = "for i in 1 2 3 4 5; do echo $i; read -t 0.5 <> <(:); done; true"
+        self.assertEqual(self.counts(script, limit=1)[0], (1, 0, 0))
+
+    def test_a_program_that_goes_on_speaking_ends_when_the_time_is_over(self):
+        self.addCleanup(setattr, runner, "TOTAL_LIMIT", runner.TOTAL_LIMIT)
+        runner.TOTAL_LIMIT = 2
+        failures = self.counts("while :; do echo x; read -t 0.1 <> <(:); done")[1]
+        self.assertIn("no time left", failures[0])
 
     def test_what_a_program_leaves_behind_is_ended(self):
         note = os.path.join(self.place.name, "pid")
