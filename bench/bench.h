@@ -7,14 +7,16 @@
 
 #include "crypto/base.h"
 
+#define BENCH_MEMBERS 3 /* at most */
+
 /* One load: `window` writes of `size` bytes always under way, on `nodes` members, for a while. */
 struct bench_case {
-    unsigned nodes;   /* 1 or 3 */
-    size_t size;      /* bytes of a write */
-    unsigned window;  /* writes under way, <= BENCH_WINDOW_MAX */
-    double seconds;   /* measured, after a warm-up of a fifth of it */
-    const char *dir;  /* for the data; on the disk to be measured */
-    bool null_cipher; /* Conclave only: no encryption at rest */
+    unsigned nodes;                  /* 1 or BENCH_MEMBERS */
+    size_t size;                     /* bytes of a write */
+    unsigned window;                 /* writes under way, <= BENCH_WINDOW_MAX */
+    double seconds;                  /* measured, after a warm-up of a fifth of it */
+    const char *dirs[BENCH_MEMBERS]; /* of each member's data; on the disk to be measured */
+    bool null_cipher;                /* Conclave only: no encryption at rest */
 };
 
 struct bench_figures {
@@ -59,12 +61,14 @@ double bench_cpu_s(void); /* user and system time of the process so far */
 RESULT bench_dir(const char *parent, char out[256]); /* a fresh directory */
 void bench_remove(const char *dir);                  /* with all that is in it */
 
-/* The least that a write of one member, or of three on this disk, can take, in microseconds. */
+/* The least that a write of one member, or of three with these directories, can take, in
+ * microseconds. */
 struct bench_least {
     double alone_us;    /* a synced 4 KiB write by itself; with three a loopback trip more */
     double together_us; /* the same while as many write as there are members */
 };
-void bench_floor_least(const char *dir, unsigned nodes, struct bench_least *out);
+void bench_floor_least(const char *const dirs[BENCH_MEMBERS], unsigned nodes,
+                       struct bench_least *out);
 
 RESULT bench_uv(const struct bench_case *c, struct bench_figures *out); /* libraft's own driver */
 RESULT bench_conclave(const struct bench_case *c, struct bench_figures *out); /* ours */

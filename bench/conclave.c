@@ -130,7 +130,7 @@ static void look(uv_timer_t *timer) {
 }
 
 static RESULT open_manager(struct bench_node *n, struct why *why) {
-    (void)snprintf(n->dir, sizeof n->dir, "%s/m%u", n->run->c->dir, n->id);
+    (void)snprintf(n->dir, sizeof n->dir, "%s/m%u", n->run->c->dirs[n->id - 1], n->id);
     struct manager_config config = {.loop = &n->loop,
                                     .log = &n->log,
                                     .data = n->dir,

@@ -22,9 +22,8 @@
 #include "crypto/limits.h"
 #include "crypto/seal.h"
 
-#define WRITES  2000
-#define TRIPS   5000
-#define MEMBERS 3
+#define WRITES 2000
+#define TRIPS  5000
 
 #define PACED_US     5000       /* between the beginnings of two paced writes */
 #define PACED_WRITES 300        /* a turn */
@@ -78,15 +77,15 @@ static void write_alone(void *arg) {
     w->us = write_us(w->dir, w->flags, w->n);
 }
 
-/* As members that share a disk do it: each waits for the others' flushes too. */
-static double writers_us(const char *dir, int flags) {
-    struct writer w[MEMBERS];
+/* As members do it: each that shares a disk with others waits for their flushes too. */
+static double writers_us(const char *const dirs[BENCH_MEMBERS], int flags) {
+    struct writer w[BENCH_MEMBERS];
     double worst = 0;
-    for (int i = 0; i < MEMBERS; i++) {
-        w[i] = (struct writer){.dir = dir, .flags = flags, .n = i};
+    for (int i = 0; i < BENCH_MEMBERS; i++) {
+        w[i] = (struct writer){.dir = dirs[i], .flags = flags, .n = i};
         if (uv_thread_create(&w[i].thread, write_alone, &w[i]) != 0) abort();
     }
-    for (int i = 0; i < MEMBERS; i++) {
+    for (int i = 0; i < BENCH_MEMBERS; i++) {
         (void)uv_thread_join(&w[i].thread);
         if (w[i].us > worst) worst = w[i].us;
     }
@@ -248,11 +247,12 @@ static double trip_us(void) {
     return latency_us(&l, 0.5);
 }
 
-void bench_floor_least(const char *dir, unsigned nodes, struct bench_least *out) {
+void bench_floor_least(const char *const dirs[BENCH_MEMBERS], unsigned nodes,
+                       struct bench_least *out) {
     const int direct = O_DIRECT | O_DSYNC;
     double trip = nodes == 1 ? 0 : trip_us();
-    out->alone_us = write_us(dir, direct, 0) + trip;
-    out->together_us = nodes == 1 ? out->alone_us : writers_us(dir, direct) + trip;
+    out->alone_us = write_us(dirs[0], direct, 0) + trip;
+    out->together_us = nodes == 1 ? out->alone_us : writers_us(dirs, direct) + trip;
 }
 
 int bench_floor(int argc, char **argv) {
@@ -268,11 +268,12 @@ int bench_floor(int argc, char **argv) {
         return err_exit(ERR_IO);
     }
     const int direct = O_DIRECT | O_DSYNC;
+    const char *const dirs[BENCH_MEMBERS] = {dir, dir, dir};
     printf("synced 4 KiB write into pre-written space         alone   3 at once\n");
     printf("  write + fdatasync                         %8.1f us %8.1f us\n", write_us(dir, 0, 0),
-           writers_us(dir, 0));
+           writers_us(dirs, 0));
     printf("  O_DIRECT|O_DSYNC                          %8.1f us %8.1f us\n",
-           write_us(dir, direct, 0), writers_us(dir, direct));
+           write_us(dir, direct, 0), writers_us(dirs, direct));
     print_paced(dir);
     printf("loopback round trip, 128 B            %8.1f us\n", trip_us());
     print_seal();

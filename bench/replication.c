@@ -20,11 +20,12 @@ struct options {
     unsigned nodes[2], nodes_n; /* cluster sizes */
     size_t sizes[3];            /* of a write */
     unsigned sizes_n;
-    unsigned windows[3], windows_n; /* writes under way */
-    double seconds;                 /* a case, engine and round */
-    unsigned rounds;                /* the engines take turns this often */
-    const char *dir;                /* data directories go there */
-    bool engines[ENGINES];          /* which ones run */
+    unsigned windows[3], windows_n;  /* writes under way */
+    double seconds;                  /* a case, engine and round */
+    unsigned rounds;                 /* the engines take turns this often */
+    const char *dirs[BENCH_MEMBERS]; /* data directories go there */
+    unsigned dirs_n;                 /* 1, or one for each member */
+    bool engines[ENGINES];           /* which ones run */
 };
 
 static const char usage[] =
@@ -34,12 +35,37 @@ static const char usage[] =
     "  --window N     writes under way at any time (default: 1, 64 and 512)\n"
     "  --seconds S    measured per case, engine and round (default: 1)\n"
     "  --rounds N     the engines take turns N times; medians are printed (default: 5)\n"
-    "  --dir DIR      where the data goes: the disk that is measured (default: .)\n"
+    "  --dir DIR      where the data goes: the disk that is measured (default: .); given three\n"
+    "                 times, each member has a disk of its own\n"
     "  --engine NAME  conclave, null or uv only; may be given again\n\n"
     "Conclave's members talk TLS 1.3 and seal their logs; \"null cipher\" leaves out the sealing "
     "at rest;\n"
     "\"libraft uv\" is libraft's own driver, neither sealed nor TLS. cpu is the time of all "
     "members a write.\n";
+
+/* Fresh directories, one for each that the user gave, for the members in turn. */
+struct places {
+    char made[BENCH_MEMBERS][256];
+    unsigned n; /* of them */
+    const char *of[BENCH_MEMBERS];
+};
+
+static void places_remove(const struct places *p) {
+    for (unsigned i = 0; i < p->n; i++)
+        bench_remove(p->made[i]);
+}
+
+static RESULT places_make(const struct options *o, struct places *p) {
+    for (p->n = 0; p->n < o->dirs_n; p->n++) {
+        enum err e = bench_dir(o->dirs[p->n], p->made[p->n]);
+        if (e == OK) continue;
+        places_remove(p);
+        return e;
+    }
+    for (unsigned i = 0; i < BENCH_MEMBERS; i++)
+        p->of[i] = p->made[i % p->n];
+    return OK;
+}
 
 static RESULT run_here(enum engine engine, struct bench_case c, struct bench_figures *out) {
     c.null_cipher = engine == ENGINE_NULL;
@@ -49,11 +75,14 @@ static RESULT run_here(enum engine engine, struct bench_case c, struct bench_fig
 /* In a child, so that one case's threads, memory and ports are not the next one's. */
 static RESULT run(enum engine engine, const struct options *o, struct bench_case c,
                   struct bench_figures *out) {
-    char dir[256];
+    struct places places;
     int ends[2];
-    TRY(bench_dir(o->dir, dir));
-    if (pipe2(ends, O_CLOEXEC) != 0) return ERR_IO;
-    c.dir = dir;
+    TRY(places_make(o, &places));
+    if (pipe2(ends, O_CLOEXEC) != 0) {
+        places_remove(&places);
+        return ERR_IO;
+    }
+    memcpy(c.dirs, places.of, sizeof c.dirs);
     pid_t child = fork();
     if (child == 0) {
         struct bench_figures f = {0};
@@ -65,7 +94,7 @@ static RESULT run(enum engine engine, const struct options *o, struct bench_case
     bool fine = child > 0 && read(ends[0], out, sizeof *out) == sizeof *out;
     fine = child > 0 && waitpid(child, &status, 0) == child && status == 0 && fine;
     (void)close(ends[0]);
-    bench_remove(dir);
+    places_remove(&places);
     return fine ? OK : ERR_IO;
 }
 
@@ -118,11 +147,11 @@ static struct spread ratio(const struct bench_figures *a, const struct bench_fig
 /* Of a lone writer the floor is measured in each round too. */
 static RESULT run_floor(const struct options *o, const struct bench_case *c,
                         struct bench_least *least) {
-    char dir[256];
+    struct places places;
     if (c->window != 1) return OK;
-    TRY(bench_dir(o->dir, dir));
-    bench_floor_least(dir, c->nodes, least);
-    bench_remove(dir);
+    TRY(places_make(o, &places));
+    bench_floor_least(places.of, c->nodes, least);
+    places_remove(&places);
     return OK;
 }
 
@@ -205,7 +234,7 @@ static const struct {
     {"seconds", "0.01 to 3600", 't', 0.01, 3600, false},
     {"rounds", "1 to 101", 'r', 1, ROUNDS_MAX, true},
     {"engine", "conclave, null or uv", 'e', 0, 0, false},
-    {"dir", "a directory", 'd', 0, 0, false},
+    {"dir", "a directory, once or three times", 'd', 0, 0, false},
     {"help", "nothing", 'h', 0, 0, false},
 };
 _Static_assert(BENCH_WINDOW_MAX == 4096 && ROUNDS_MAX == 101, "as the sentences say");
@@ -219,6 +248,14 @@ static bool take_engine(struct options *o, const char *text, bool *chosen) {
         return true;
     }
     return false;
+}
+
+static bool take_dir(struct options *o, const char *text, bool *chosen) {
+    if (!*chosen) o->dirs_n = 0;
+    *chosen = true;
+    if (o->dirs_n == BENCH_MEMBERS) return false;
+    o->dirs[o->dirs_n++] = text;
+    return true;
 }
 
 static bool take_number(struct options *o, int letter, double number) {
@@ -240,10 +277,15 @@ static bool take_number(struct options *o, int letter, double number) {
     }
 }
 
-static bool take(struct options *o, size_t i, const char *text, bool *chosen) {
+/* What the first of an option that may be given again replaces: the default. */
+struct chosen {
+    bool engine, dir;
+};
+
+static bool take(struct options *o, size_t i, const char *text, struct chosen *chosen) {
     char *end;
-    if (accepts[i].letter == 'd') o->dir = text;
-    if (accepts[i].letter == 'e') return take_engine(o, text, chosen);
+    if (accepts[i].letter == 'd') return take_dir(o, text, &chosen->dir);
+    if (accepts[i].letter == 'e') return take_engine(o, text, &chosen->engine);
     if (accepts[i].most == 0) return true;
     double number = strtod(text, &end);
     bool fits = end != text && *end == '\0' && number >= accepts[i].least &&
@@ -255,7 +297,7 @@ static bool take(struct options *o, size_t i, const char *text, bool *chosen) {
 /* OK, or what is wrong was said. */
 static RESULT parse(int argc, char **argv, struct options *o, bool *help) {
     struct option names[ARRAY_SIZE(accepts) + 1] = {0};
-    bool chosen = false;
+    struct chosen chosen = {0};
     for (size_t i = 0; i < ARRAY_SIZE(accepts); i++)
         names[i] = (struct option){accepts[i].name, required_argument, NULL, accepts[i].letter};
     names[ARRAY_SIZE(accepts) - 1].has_arg = no_argument;
@@ -269,6 +311,10 @@ static RESULT parse(int argc, char **argv, struct options *o, bool *help) {
         if (take(o, (size_t)at, optarg, &chosen)) continue;
         fprintf(stderr, "conclave-bench: replication: --%s takes %s, not \"%s\"\n",
                 accepts[at].name, accepts[at].takes, optarg);
+        return ERR_USAGE;
+    }
+    if (o->dirs_n == 2) {
+        fputs("conclave-bench: replication: --dir is given once or three times\n", stderr);
         return ERR_USAGE;
     }
     if (optind == argc) return OK;
@@ -285,7 +331,8 @@ int bench_replication(int argc, char **argv) {
                         .windows_n = 3,
                         .seconds = 1,
                         .rounds = 5,
-                        .dir = ".",
+                        .dirs = {"."},
+                        .dirs_n = 1,
                         .engines = {true, true, true}};
     bool help = false;
     if (parse(argc, argv, &o, &help) != OK) {

@@ -158,7 +158,7 @@ RESULT bench_uv(const struct bench_case *c, struct bench_figures *out) {
         struct uv_node *n = &nodes[i];
         n->run = &run;
         n->id = i + 1;
-        (void)snprintf(n->dir, sizeof n->dir, "%s/uv%u", c->dir, n->id);
+        (void)snprintf(n->dir, sizeof n->dir, "%s/uv%u", c->dirs[n->id - 1], n->id);
         (void)snprintf(n->address, sizeof n->address, "127.0.0.1:%u", BASE_PORT + n->id);
         if (mkdir(n->dir, 0700) != 0 || uv_thread_create(&n->thread, member, n) != 0) abort();
     }
