@@ -73,6 +73,7 @@
 #define APPENDS_WAITING_MAX  (16 * MIB) /* waiting for a peer; past it only heartbeats follow */
 #define ELECTION_TIMEOUT_MS  300
 #define HEARTBEAT_MS         30
+#define COMMIT_TELL_MS       2 /* a commit is told to the others by itself, if nothing else goes */
 #define PROPOSAL_TIMEOUT_MS  5000
 
 /* log and snapshots */

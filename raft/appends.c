@@ -8,7 +8,13 @@
  *
  * Frames of one connection arrive in order, so what went out need not go again, unless the
  * connection is a new one, the engine goes back behind where the sending began, or the peer gets no
- * further for half an election time-out: then the engine says where to begin. */
+ * further for half an election time-out: then the engine says where to begin.
+ *
+ * The engine lets the others know of a commit with its next message, which may be the next
+ * heartbeat. A member that a client waits at would be slow then, and all would lag. So they are
+ * told by an AppendEntries without entries: at once when a client waits and nothing is under way
+ * to that member, and else when nothing has told it for COMMIT_TELL_MS. It goes no further than
+ * what the member has acknowledged, so that it commits nothing but what we have too. */
 #include "raft/replica_internal.h"
 
 #define FROM_DISK_MAX (2 * MIB) /* read back for one message */
@@ -23,10 +29,17 @@ struct cutting {
     struct entry *entries[INFLIGHT_ENTRIES_MAX];
 };
 
+/* What a frame says is committed, of what the member has once it has the frame. */
+static void note_told(struct appends *f, const struct wire_append *a) {
+    uint64_t has = a->prev_index + a->n, told = a->commit < has ? a->commit : has;
+    if (told > f->told) f->told = told;
+}
+
 static void frame_send(struct cutting *c) {
     struct wire_message m = {.type = WIRE_APPEND, .append = c->frame};
     struct peer_state *p = replica_peer(c->r, c->to);
     replica_send(c->r, c->to, &m);
+    if (p != NULL) note_told(&p->appends, &c->frame);
     c->frames++;
     if (p != NULL) p->said = c->frame;
     if (p != NULL) p->said.n = 0;
@@ -115,4 +128,44 @@ void appends_send(struct replica *r, uint64_t to, const struct raft_append_entri
 void appends_connected(struct replica *r, uint64_t peer) {
     struct peer_state *p = replica_peer(r, peer);
     if (p != NULL) p->appends = (struct appends){0};
+}
+
+void appends_await(struct replica *r, uint64_t peer, uint64_t index) {
+    struct peer_state *p = replica_peer(r, peer);
+    if (p != NULL && index > p->appends.awaited) p->appends.awaited = index;
+}
+
+static void tell(struct replica *r, struct peer_state *p, uint64_t match, uint64_t commit) {
+    struct wire_message m = {.type = WIRE_APPEND,
+                             .append = {.term = r->term,
+                                        .prev_index = match,
+                                        .prev_term = guard_term_of(r->guard, match),
+                                        .commit = commit}};
+    p->appends.told = commit;
+    if (m.append.prev_term != 0) replica_send(r, p->id, &m); /* else compacted meanwhile */
+}
+
+static void tell_in_time(struct replica *r, struct peer_state *p) {
+    struct appends *f = &p->appends;
+    raft_index match = 0;
+    if (f->term != r->term || p->stream != NULL) return;
+    if (raft_match_index(guard_raft(r->guard), p->id, &match) != 0) return;
+    uint64_t commit = r->commit < match ? r->commit : match;
+    if (commit <= f->told) return;
+    if (f->untold <= f->told) {
+        f->untold = commit;
+        f->untold_ms = r->now_ms;
+    }
+    uint64_t at = f->untold_ms + COMMIT_TELL_MS;
+    if (r->now_ms >= at || (f->awaited > f->told && f->sent <= match))
+        tell(r, p, match, commit);
+    else if (r->tell_ms == 0 || at < r->tell_ms)
+        r->tell_ms = at;
+}
+
+void appends_settle(struct replica *r) {
+    r->tell_ms = 0;
+    if (!r->leading) return;
+    for (unsigned i = 0; i < r->peers_n; i++)
+        tell_in_time(r, &r->peers[i]);
 }

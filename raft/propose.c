@@ -221,6 +221,7 @@ static void remote_done(struct proposal *p, enum err e, uint64_t index, struct s
     if (remote->r->failed == OK)
         remote_answer(remote->r, remote->from, remote->id, e == ERR_NO_LEADER ? ERR_NOT_LEADER : e,
                       index, result);
+    if (e == OK) appends_await(remote->r, remote->from, index);
     free(remote);
 }
 

@@ -113,6 +113,7 @@ static void answer_remote(struct replica *r, struct remote_read *rr, enum err e)
     struct wire_message m = {.type = WIRE_FORWARDED,
                              .forwarded = {.id = rr->id, .error = (uint16_t)e, .index = rr->index}};
     replica_send(r, rr->from, &m);
+    if (e == OK) appends_await(r, rr->from, rr->index);
     free(rr);
 }
 

@@ -255,6 +255,7 @@ static void arm(struct replica *r) {
     uint64_t chunk = snapshots_due_ms(r);
     if (mine < at) at = mine;
     if (chunk != 0 && chunk < at) at = chunk;
+    if (r->tell_ms != 0 && r->tell_ms < at) at = r->tell_ms;
     /* An earlier time stands: each event would put it off again, and deadlines would never be met.
      */
     if (r->armed_ms != 0 && r->armed_ms <= at) return;
@@ -325,6 +326,7 @@ void replica_settle(struct replica *r) {
         apply_committed(r);
         propose_settle(r);
         reads_settle(r);
+        appends_settle(r);
         journal_kick(&r->log);
         snapshots_tick(r);
         if (r->failed == OK && propose_ready(r)) r->env.wake(r->env.ctx);

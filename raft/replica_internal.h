@@ -40,6 +40,9 @@ void pulse_late(struct replica *r, uint64_t due_ms); /* a tick that was due then
 /* appends.c */
 void appends_send(struct replica *r, uint64_t to, const struct raft_append_entries *args);
 void appends_connected(struct replica *r, uint64_t peer); /* what was under way may be lost */
+/* A client of `peer` waits until it has applied `index`. */
+void appends_await(struct replica *r, uint64_t peer, uint64_t index);
+void appends_settle(struct replica *r); /* tells the others what is committed, when it is time */
 
 /* propose.c */
 void propose_start(struct replica *r);

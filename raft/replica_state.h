@@ -51,6 +51,10 @@ struct peer_state {
         uint64_t sent_term;  /* of the last of them */
         uint64_t match;      /* what the engine knows it to have */
         uint64_t moved_ms;   /* when that last rose, or nothing was under way */
+        uint64_t told;       /* the commit index that it was last told */
+        uint64_t awaited;    /* the one that a client of its waits for */
+        uint64_t untold;     /* a later one, which it could be told... */
+        uint64_t untold_ms;  /* ...since then; void once told >= untold */
     } appends;
     struct wire_append said; /* the last one that went out, without its entries; term 0: none */
     struct stream *stream;   /* a snapshot on its way to it; NULL: none */
@@ -122,6 +126,7 @@ struct replica {
 
     struct peer_state peers[MEMBERS_MAX];
     unsigned peers_n;
+    uint64_t tell_ms;          /* when the next of them is to be told of a commit; 0: none */
     struct change *change;     /* under way; NULL: none */
     bool change_catching_up;   /* waits for raft_catch_up */
     uint64_t change_term;      /* term of its entry */

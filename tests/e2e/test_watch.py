@@ -20,6 +20,7 @@ from etcd_servers import ConclaveServers
 
 PREFIX, PREFIX_END = b"w/", b"w0"
 SECONDS = 20  # for anything that must come
+HEARTBEAT_MS = 30  # as in crypto/limits.h
 
 
 class Watch:
@@ -223,6 +224,27 @@ def a_follower_that_was_away_gives_each_event_once(servers):
         watch.take_until(writer.revision)
     same(watch, writer.log, "a watch on a member that was stopped")
     watch.close()
+
+
+def nobody_waits_for_a_heartbeat(servers):
+    """A lone write through any member is answered, and its event seen at any other, well within
+    the time between two heartbeats: a commit is told without one."""
+    writes, events = [], []
+    watches = [Watch(servers, i).take_created() for i in servers.running()]
+    for which in servers.running():
+        writer = Writer(servers, which)
+        for _ in range(21):
+            began = time.monotonic()
+            writer.put(PREFIX + b"alone", b"")
+            writes.append(time.monotonic() - began)
+            for watch in watches:
+                watch.take_until(writer.revision)
+            events.append(time.monotonic() - began)
+        slowest = [sorted(times[-21:])[10] * 1000 for times in (writes, events)]
+        expect(max(slowest) < HEARTBEAT_MS / 2, f"median of writes through member {which} "
+               f"{slowest[0]:.1f} ms, of their last event {slowest[1]:.1f} ms")
+    for watch in watches:
+        watch.close()
 
 
 def a_follower_restored_from_a_snapshot_gives_each_event_once(servers):
@@ -437,6 +459,7 @@ ON_ONE = (progress_never_overtakes_events, a_watch_of_the_future_hears_nothing_o
           compactions_race_with_watches, a_slow_client_misses_nothing_and_costs_the_others_nothing,
           a_right_to_a_key_opens_no_wider_watch_and_ends_when_it_is_taken)
 ON_THREE = (a_follower_that_was_away_gives_each_event_once,
+            nobody_waits_for_a_heartbeat,
             a_follower_restored_from_a_snapshot_gives_each_event_once,
             a_watch_goes_on_at_another_member_when_one_is_killed)
 
