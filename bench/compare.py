@@ -201,6 +201,7 @@ def microseconds(text):
 
 CASES = (
     ("put", "/etcdserverpb.KV/Put", put_request(KEY, VALUE), "leader"),
+    ("put, follower", "/etcdserverpb.KV/Put", put_request(KEY, VALUE), "follower"),
     ("range linearizable", "/etcdserverpb.KV/Range", range_request(KEY, False), "leader"),
     ("range linearizable, follower", "/etcdserverpb.KV/Range", range_request(KEY, False),
      "follower"),
