@@ -124,15 +124,15 @@ static const struct option_spec client_options[] = {
 
 /* --- help ----------------------------------------------------------------------------------- */
 
+#define HELP_COLUMN 29 /* of what an option does; below it if the option is longer */
+
 static void print_options(const struct option_spec *options) {
     for (; options && options->name; options++) {
-        char left[48];
-        (void)snprintf(left, sizeof left, "--%s%s%s", options->name,
-                       !options->value            ? ""
-                       : options->value[0] == '[' ? "="
-                                                  : " ",
-                       options->value ? options->value : "");
-        printf("  %-26s %s\n", left, options->help);
+        const char *value = options->value ? options->value : "";
+        const char *between = value[0] == '\0' ? "" : value[0] == '[' ? "=" : " ";
+        int used = printf("  --%s%s%s", options->name, between, value);
+        if (used >= HELP_COLUMN) used = printf("\n") - 1;
+        printf("%*s%s\n", HELP_COLUMN - used, "", options->help);
     }
 }
 

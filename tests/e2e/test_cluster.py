@@ -4,6 +4,7 @@ joining, changing and leaving; and that a command finds its server by directory,
 network port with a certificate."""
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -43,6 +44,9 @@ def show_help(test, manager):
             expect(f"\n  {verb} " in listed, f"{verb} is not in the list")
             text = good(manager, *verb.split(), "--help")
             expect(text.startswith(f"usage: conclave {verb}"), f"{verb} --help says {text[:60]!r}")
+        for verb in re.findall(r"^  (\S+(?: \S+)?)  ", listed, re.MULTILINE):
+            text = good(manager, *verb.split(), "--help")
+            expect(text.count("[") == text.count("]"), f"{verb} --help is cut off: {text!r}")
     with test.show("wrong usage is an error with exit code 64"):
         bad(manager, 64, "nonsense", "nonsense")
         bad(manager, 64, "--bogus", "put", "--bogus")
