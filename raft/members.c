@@ -33,7 +33,7 @@ RESULT members_only(uint64_t raft_id, struct buf *out) {
     return e;
 }
 
-static const struct raft_server *find(const struct replica *r, uint64_t id) {
+const struct raft_server *members_find(const struct replica *r, uint64_t id) {
     const struct raft_configuration *c = &guard_raft(r->guard)->configuration;
     for (unsigned i = 0; i < c->n; i++)
         if (c->servers[i].id == id) return &c->servers[i];
@@ -98,7 +98,7 @@ static void finish(struct replica *r, enum err e, const char *text) {
 }
 
 static RESULT check(const struct replica *r, const struct change *c, struct why *why) {
-    const struct raft_server *s = find(r, c->raft_id);
+    const struct raft_server *s = members_find(r, c->raft_id);
     bool self = c->raft_id == r->config.raft_id;
     if (c->kind == CHANGE_ADD) {
         if (s != NULL) return fail_with(why, ERR_EXISTS, "already a member");

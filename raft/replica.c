@@ -45,12 +45,21 @@ void replica_enter(struct replica *r) { r->now_ms = r->env.clock->now_ms(r->env.
 
 uint64_t replica_now_us(struct replica *r) { return r->env.clock->now_us(r->env.clock); }
 
+/* Ids are never used again: who is no member any more gives its place to the next one. */
+static struct peer_state *peer_room(struct replica *r) {
+    if (r->peers_n < MEMBERS_MAX) return &r->peers[r->peers_n++];
+    for (unsigned i = 0; i < r->peers_n; i++)
+        if (r->peers[i].stream == NULL && members_find(r, r->peers[i].id) == NULL)
+            return &r->peers[i];
+    return NULL;
+}
+
 struct peer_state *replica_peer(struct replica *r, uint64_t id) {
     for (unsigned i = 0; i < r->peers_n; i++)
         if (r->peers[i].id == id) return &r->peers[i];
-    if (r->peers_n == MEMBERS_MAX) return NULL;
-    r->peers[r->peers_n] = (struct peer_state){.id = id};
-    return &r->peers[r->peers_n++];
+    struct peer_state *p = peer_room(r);
+    if (p != NULL) *p = (struct peer_state){.id = id};
+    return p;
 }
 
 /* --- messages out --- */

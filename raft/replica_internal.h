@@ -86,6 +86,7 @@ bool reads_waiting(const struct replica *r);
 void members_tick(struct replica *r); /* catch-up, promotion, the outcome of a change */
 void members_leader_changed(struct replica *r);
 void members_end(struct replica *r, bool tell);
+const struct raft_server *members_find(const struct replica *r, uint64_t id); /* NULL: none */
 RESULT members_only(uint64_t raft_id, struct buf *out); /* an encoded configuration of one voter */
 
 /* snapshots.c */

@@ -471,7 +471,7 @@ static void streams_tick(struct replica *r) {
     for (unsigned i = 0; i < r->peers_n; i++) {
         struct stream *s = r->peers[i].stream;
         if (s == NULL || s->busy) continue;
-        if (r->now_ms >= s->heard_ms + STREAM_GIVES_UP_MS) {
+        if (r->now_ms >= s->heard_ms + STREAM_GIVES_UP_MS || members_find(r, s->to) == NULL) {
             stream_end(r, s);
         } else if (r->now_ms >= s->heard_ms + OFFER_AGAIN_MS &&
                    r->now_ms >= s->offered_ms + OFFER_AGAIN_MS) {
