@@ -133,6 +133,7 @@ static void swap_state(struct receiving *v) {
         return;
     }
     propose_passed(r, index);
+    propose_truncated(r, index + 1); /* our log gives way beyond it, too */
     journal_reset(&r->log, index);
     r->applied = r->commit = r->conf_seen = index;
     r->snapshot_index = index;
