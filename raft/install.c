@@ -7,10 +7,12 @@
  *     none --OFFER--> receiving --chunks in order--> durable --engine accepts--> swapped, installed
  *                        |  ^                            `--engine refuses--> dropped
  *                        |  `--OFFER of the same, after a cut: WANT(next) resumes--
- *                        `--OFFER of another, error--> dropped */
+ *                        `--OFFER of another, error, silence, applied without it--> dropped */
 #include "raft/replica_internal.h"
 
 #include <stdlib.h>
+
+#define SILENCE_MAX_MS (2 * STREAM_GIVES_UP_MS) /* whoever sent has given up long ago */
 
 /* A chunk that waits for its job, or has it. */
 struct waiting {
@@ -22,6 +24,7 @@ struct receiving {
     struct job job;                          /* the chunk under way */
     struct replica *r;                       /* the replica */
     uint64_t from, term;                     /* who sends; term of the offer */
+    uint64_t heard_ms;                       /* when it last sent, or we were done with that */
     struct snapshot_meta meta;               /* conf is `conf` */
     struct buf conf;                         /* owned bytes */
     uint64_t chunks, next;                   /* of the snapshot; the first that is not written */
@@ -166,6 +169,7 @@ static void receiving_done(struct job *job) {
     struct replica *r = v->r;
     replica_enter(r);
     v->busy = false;
+    v->heard_ms = r->now_ms;
     if (v->ended || r->failed != OK || r->closing) {
         receiving_free(v);
     } else if (v->error == ERR_NOSPACE || v->error == ERR_PROTOCOL || v->error == ERR_CORRUPT) {
@@ -235,6 +239,7 @@ void install_offer(struct replica *r, uint64_t from, const struct wire_offer *m)
         replica_say(r, 2, "receiving a snapshot of entry %llu from member %llu",
                     (unsigned long long)m->index, (unsigned long long)from);
     }
+    v->heard_ms = r->now_ms;
     want(r, from, m->term, m->index, v->next, WANT_CHUNKS);
 }
 
@@ -243,6 +248,7 @@ void install_chunk(struct replica *r, uint64_t from, const struct wire_chunk *m)
     bool ours = v != NULL && !v->ended && v->from == from && v->term == m->term &&
                 v->meta.index == m->index && m->chunk.last == (m->chunk.number + 1 == v->chunks);
     if (!ours) return;
+    v->heard_ms = r->now_ms;
     if (v->waiting_n == SNAPSHOT_WINDOW || m->chunk.number != v->next + v->waiting_n)
         return; /* asked for again */
     struct waiting *w = &v->waiting[m->chunk.number % SNAPSHOT_WINDOW];
@@ -253,6 +259,13 @@ void install_chunk(struct replica *r, uint64_t from, const struct wire_chunk *m)
     v->waiting_n++;
     v->size += m->chunk.data.size;
     if (!v->busy) write_next(v);
+}
+
+void install_tick(struct replica *r) {
+    struct receiving *v = r->receiving;
+    if (v == NULL || v->ended) return;
+    bool silent = !v->busy && r->now_ms >= v->heard_ms + SILENCE_MAX_MS;
+    if (silent || r->applied >= v->meta.index) receiving_end(v);
 }
 
 bool install_job(const struct replica *r) { return r->receiving != NULL && r->receiving->busy; }

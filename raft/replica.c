@@ -337,6 +337,7 @@ void replica_settle(struct replica *r) {
         reads_settle(r);
         appends_settle(r);
         journal_kick(&r->log);
+        install_tick(r);
         snapshots_tick(r);
         if (r->failed == OK && propose_ready(r)) r->env.wake(r->env.ctx);
     }

@@ -104,6 +104,7 @@ void snapshots_drop(struct replica *r);      /* frees everything; no job may be 
 /* install.c */
 void install_offer(struct replica *r, uint64_t from, const struct wire_offer *m);
 void install_chunk(struct replica *r, uint64_t from, const struct wire_chunk *m);
+void install_tick(struct replica *r); /* gives up what nobody sends or needs any more */
 bool install_busy(const struct replica *r);
 void install_drop(struct replica *r);
 bool install_job(const struct replica *r); /* a job is under way */

@@ -12,6 +12,7 @@
 #define HASHES_KEPT        64  /* of them */
 #define CONFIGURATIONS_MAX 256 /* committed configurations remembered above the snapshot */
 #define HOUSEKEEPING_MS    20 /* deadlines and polls are looked at this often while there are any */
+#define STREAM_GIVES_UP_MS 15000 /* a snapshot on its way, without a word from the other side */
 #define APPLY_BYTES_A_TURN (8 * MIB)
 #define PULSES             4 /* in an election time-out, of a member that is busy: see pulse.c */
 

@@ -23,7 +23,6 @@
 #define PIECES_A_JOB       16   /* chunks written in one job */
 #define RETRY_MS           2000 /* after a snapshot that found no space */
 #define OFFER_AGAIN_MS     1000 /* without a word from the peer */
-#define STREAM_GIVES_UP_MS 15000
 #define STREAM_BUSY_MS     1000  /* a write within that time: writes go on */
 #define STREAM_BEHIND_US   10000 /* what a stream may make up for when it came too late */
 #define DISK_FACTOR        4     /* log bytes written, padding included, that also call for one */
