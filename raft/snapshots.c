@@ -4,8 +4,9 @@
  * other work there gets its turn, while writes go on. When the file is durable the engine is told,
  * the log compacted behind it, older files removed.
  *
- *     idle --log outgrows max(min, snapshot)--> writing (job, job, ...) --durable--> waiting
+ *     idle --log outgrows max(min, snapshot)--> writing (job, job, ...) --durable--> newest
  *                                                  `--no space--> idle, again later
+ *     newest: it is the one that is sent --older files are gone (job)--> waiting
  *     waiting --our own log is durable up to there too--> idle
  *
  * Sending: one stream a peer. OFFER -> WANT(next) -> chunks, at most SNAPSHOT_WINDOW ahead of the
@@ -20,12 +21,12 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define PIECES_A_JOB       16   /* chunks written in one job */
-#define RETRY_MS           2000 /* after a snapshot that found no space */
-#define OFFER_AGAIN_MS     1000 /* without a word from the peer */
-#define STREAM_BUSY_MS     1000  /* a write within that time: writes go on */
-#define STREAM_BEHIND_US   10000 /* what a stream may make up for when it came too late */
-#define DISK_FACTOR        4     /* log bytes written, padding included, that also call for one */
+#define PIECES_A_JOB     16    /* chunks written in one job */
+#define RETRY_MS         2000  /* after a snapshot that found no space */
+#define OFFER_AGAIN_MS   1000  /* without a word from the peer */
+#define STREAM_BUSY_MS   1000  /* a write within that time: writes go on */
+#define STREAM_BEHIND_US 10000 /* what a stream may make up for when it came too late */
+#define DISK_FACTOR      4     /* log bytes written, padding included, that also call for one */
 
 struct taking {
     struct job job;                 /* the piece under way */
@@ -36,6 +37,7 @@ struct taking {
     struct buf conf, piece;         /* owned bytes */
     bool whole_log;                 /* leave no log behind it (re-sealing) */
     bool finished;                  /* the file is durable */
+    bool newest;                    /* it is the one that is sent: the job removes older ones */
     bool waiting;                   /* it is, but our own log does not reach it yet: no job runs */
     uint64_t size, raw;             /* bytes of the file; of the state, before compression */
     uint32_t generation;            /* DEK that sealed it */
@@ -101,12 +103,13 @@ static RESULT write_pieces(struct taking *t) {
     t->generation = snapshot_generation(reader);
     snapshot_close(reader);
     t->finished = true;
-    return snapshot_remove_before(&t->r->files, t->meta.index, &t->why);
+    return OK;
 }
 
 static void taking_run(struct job *job) {
     struct taking *t = (struct taking *)job;
-    t->error = write_pieces(t);
+    t->error =
+        t->newest ? snapshot_remove_before(&t->r->files, t->meta.index, &t->why) : write_pieces(t);
 }
 
 /* How many entries behind the snapshot stay for slow followers: as many as fit trailing_bytes. */
@@ -146,19 +149,21 @@ static void taking_done(struct job *job) {
     struct taking *t = (struct taking *)job;
     struct replica *r = t->r;
     replica_enter(r);
+    bool full = t->error == ERR_NOSPACE;
     if (r->failed != OK || r->closing) {
         taking_free(t);
-    } else if (t->error == ERR_NOSPACE) {
+    } else if (full && !t->newest) {
         replica_say(r, 1, "no space for a snapshot: %s", t->why.text);
         r->snapshot_retry_ms = r->now_ms + RETRY_MS;
         taking_free(t);
         ask_answered(r, ERR_NOSPACE, 0);
-    } else if (t->error != OK) {
+    } else if (t->error != OK && !full) {
         replica_fail(r, t->error, t->why.text);
         taking_free(t);
-    } else if (!t->finished) {
+    } else if (!t->newest) {
+        t->newest = t->finished;
         r->env.snapshot_exec->submit(r->env.snapshot_exec, &t->job);
-    } else {
+    } else { /* an older file that is still there goes with the next one */
         t->waiting = true;
     }
     replica_settle(r);
@@ -418,11 +423,16 @@ static void stream_done(struct job *job) {
     replica_settle(r);
 }
 
+/* The file that is there for sure; 0: none. It may be ahead of what the engine knows of. */
+static uint64_t newest_file(const struct replica *r) {
+    return r->taking != NULL && r->taking->newest ? r->taking->meta.index : r->snapshot_index;
+}
+
 void snapshots_offer(struct replica *r, uint64_t to) {
     struct peer_state *p = replica_peer(r, to);
     bool again = !guard_on(r->guard, GUARD_SNAPSHOT_IN_FLIGHT); /* as the engine would have it */
     if (again && p != NULL && p->stream != NULL) stream_end(r, p->stream);
-    bool may = p != NULL && p->stream == NULL && r->snapshot_index != 0;
+    bool may = p != NULL && p->stream == NULL && newest_file(r) != 0;
     struct stream *s = may ? calloc(1, sizeof *s) : NULL;
     if (s == NULL) { /* not now: the engine asks again */
         if (p == NULL || p->stream == NULL || p->stream->ended)
@@ -431,7 +441,7 @@ void snapshots_offer(struct replica *r, uint64_t to) {
     }
     *s = (struct stream){.r = r,
                          .to = to,
-                         .index = r->snapshot_index,
+                         .index = newest_file(r),
                          .term = raft_current_term(guard_raft(r->guard)),
                          .heard_ms = r->now_ms,
                          .offered_ms = r->now_ms,
