@@ -8,19 +8,40 @@
 struct offline {
     struct ballot *ballot; /* opened */
     struct wal *wal;       /* opened */
-    uint64_t last, term;   /* of the log's last entry */
+    uint64_t last;         /* index of the log's last entry */
+    uint64_t snapshot;     /* of the newest snapshot; 0: none */
+    uint64_t term;         /* of its last entry, as it says */
+    uint64_t term_in_log;  /* the same, as the log says; 0: not in there */
 };
 
 static enum err note_last(void *ctx, struct entry *e) {
     struct offline *o = ctx;
     o->last = e->index;
-    o->term = e->term;
+    if (e->index == o->snapshot) o->term_in_log = e->term;
+    return OK;
+}
+
+static RESULT look_for_snapshot(const struct replica_env *env, const struct replica_config *config,
+                                struct offline *o, struct why *why) {
+    struct snapshot_options files = {.disk = env->disk,
+                                     .keys = env->keys,
+                                     .identity = config->identity,
+                                     .alg = config->alg,
+                                     .ballot = o->ballot};
+    struct snapshot_reader *reader;
+    struct snapshot_meta meta;
+    TRY(snapshot_latest(&files, &o->snapshot, why));
+    if (o->snapshot == 0) return OK;
+    TRY(snapshot_open(&files, o->snapshot, &reader, &meta, why));
+    o->term = meta.term;
+    snapshot_close(reader);
     return OK;
 }
 
 static RESULT open_offline(const struct replica_env *env, const struct replica_config *config,
                            struct offline *o, struct why *why) {
     TRY(ballot_open(env->disk, env->keys, &config->identity, config->alg, &o->ballot, why));
+    TRY(look_for_snapshot(env, config, o, why));
     struct wal_options w = {.disk = env->disk,
                             .keys = env->keys,
                             .ballot = o->ballot,
@@ -121,20 +142,23 @@ RESULT replica_seed(const struct replica_env *env, const struct replica_config *
     return e == OK ? forget_log(env, config, why) : e;
 }
 
+/* As in replica_open: the snapshot wins over a log that does not reach it or that says something
+ * else at its index. The latter would be reset there, and our CHANGE with it. */
+static bool is_stale(const struct offline *o) {
+    bool behind = wal_first(o->wal) > o->snapshot;
+    return o->last < o->snapshot || (!behind && o->term_in_log != o->term);
+}
+
 RESULT replica_recover(const struct replica_env *env, const struct replica_config *config,
                        struct why *why) {
     struct offline o = {0};
-    struct snapshot_options files = {
-        .disk = env->disk, .keys = env->keys, .identity = config->identity, .alg = config->alg};
-    uint64_t snapshot = 0, term, vote;
+    uint64_t term, vote;
     enum err e = open_offline(env, config, &o, why);
-    files.ballot = o.ballot;
-    if (e == OK) e = snapshot_latest(&files, &snapshot, why);
-    if (e == OK && o.last == 0 && snapshot == 0)
+    if (e == OK && o.last == 0 && o.snapshot == 0)
         e = fail_with(why, ERR_PRECONDITION, "there is no log to recover from");
-    if (e == OK && o.last < snapshot) {
-        e = wal_reset(o.wal, snapshot, why);
-        o.last = snapshot;
+    if (e == OK && is_stale(&o)) {
+        e = wal_reset(o.wal, o.snapshot, why);
+        o.last = o.snapshot;
     }
     if (e == OK) {
         ballot_get(o.ballot, &term, &vote);

@@ -144,6 +144,12 @@ void few_crash(struct few_node *n) {
     n->keys = NULL;
 }
 
+void few_recover(struct few_node *n) {
+    struct why why = {0};
+    prepare(n);
+    if (replica_recover(&n->env, &n->config, &why) != OK) fail_msg("%s", why.text);
+}
+
 static struct few_node *add(struct few *all, uint64_t id) {
     struct keyring *keys;
     assert_true(all->n < FEW_MAX);

@@ -61,6 +61,7 @@ void few_end(struct few *all);
 struct few_node *few_join(struct few *all, uint64_t id); /* a voter on return */
 void few_open(struct few_node *n);                       /* from its files */
 void few_crash(struct few_node *n);
+void few_recover(struct few_node *n); /* after a crash: its files make it the only member */
 void few_step(struct few *all);
 /* Steps until it holds; false: not within `ms`. */
 bool few_until(struct few *all, uint64_t ms, bool (*holds)(void *ctx), void *ctx);

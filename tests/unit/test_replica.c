@@ -99,6 +99,38 @@ static void writes_above_an_installed_snapshot_are_over(void **state) {
     few_end(&all);
 }
 
+static unsigned snapshot_files(struct few_node *n) {
+    unsigned count = 0;
+    const char *name;
+    for (size_t i = 0; (name = disk_sim_name(n->disk, i)) != NULL; i++)
+        count += strstr(name, ".snap") != NULL;
+    return count;
+}
+
+static bool has_snapshot(void *ctx) { return snapshot_files(ctx) > 0; }
+
+/* The snapshot is durable, but the log is as it was: it reaches beyond, with other entries. */
+static void recovery_drops_a_log_that_the_snapshot_has_overtaken(void **state) {
+    (void)state;
+    struct few all;
+    struct few_write w[CUT_OFF];
+    struct few_node *n = &all.at[0];
+    uint64_t index = few_status(left_behind(&all, w)).last;
+    n->log.held = true;
+    few_part(n, false);
+    assert_true(few_until(&all, 2000, has_snapshot, n));
+    few_crash(n);
+    few_part(n, true);
+    few_recover(n);
+    few_open(n);
+    assert_true(few_until(&all, 2000, leads, n));
+    assert_true(few_status(n).applied > index);
+    put(n, CUT_OFF);
+    for (unsigned i = 0; i < CUT_OFF; i++)
+        buf_free(&w[i].bytes);
+    few_end(&all);
+}
+
 static bool is_installing(void *ctx) { return few_status(ctx).installing; }
 static bool is_not_installing(void *ctx) { return !few_status(ctx).installing; }
 
@@ -146,14 +178,6 @@ static void a_snapshot_whose_sender_is_silent_is_given_up(void **state) {
     few_end(&all);
 }
 
-static unsigned snapshot_files(struct few_node *n) {
-    unsigned count = 0;
-    const char *name;
-    for (size_t i = 0; (name = disk_sim_name(n->disk, i)) != NULL; i++)
-        count += strstr(name, ".snap") != NULL;
-    return count;
-}
-
 static void on_asked(void *ctx, enum err e, uint64_t index) {
     (void)index;
     assert_int_equal(e, OK);
@@ -190,6 +214,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(members_come_and_go_for_ever),
         cmocka_unit_test(writes_above_an_installed_snapshot_are_over),
+        cmocka_unit_test(recovery_drops_a_log_that_the_snapshot_has_overtaken),
         cmocka_unit_test(a_snapshot_whose_sender_died_is_given_up_when_the_log_has_passed_it),
         cmocka_unit_test(a_snapshot_whose_sender_is_silent_is_given_up),
         cmocka_unit_test(a_snapshot_is_sent_while_the_next_one_waits_for_the_log),
