@@ -211,7 +211,7 @@ static void prepare_done(struct job *job) {
     }
     if (l->prepare_error == ERR_NOSPACE)
         l->full = true;
-    else if (!l->busy && l->work.n == 0)
+    else if (!l->busy && l->work.error != ERR_NOSPACE)
         l->full = false;
     l->hooks.persisted(l->hooks.ctx);
 }

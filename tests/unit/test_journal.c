@@ -173,6 +173,32 @@ static void a_full_disk_loses_nothing_and_goes_on_later(void **state) {
     end(&b);
 }
 
+/* Work without entries finds no space; then there is some, and a segment is prepared first. */
+static void a_roll_that_found_no_space_is_done_later(void **state) {
+    (void)state;
+    struct bench_of_one b;
+    begin(&b);
+    append(&b, 1, 1, 10);
+    do
+        journal_kick(&b.journal);
+    while (run_one(&b.log));
+    assert_non_null(b.side.head); /* the preparing is still to come */
+    disk_sim_limit(b.disk, 0);
+    journal_roll(&b.journal);
+    journal_kick(&b.journal);
+    assert_true(run_one(&b.log));
+    assert_true(b.journal.full);
+    disk_sim_limit(b.disk, DISK_SIM_NEVER);
+    assert_true(run_one(&b.side));
+    append(&b, 2, 1, 10);
+    journal_kick(&b.journal);
+    journal_retry(&b.journal);
+    drain(&b);
+    assert_int_equal(b.journal.persisted, 2);
+    assert_false(b.journal.full);
+    end(&b);
+}
+
 static void a_failed_sync_stops_the_node(void **state) {
     (void)state;
     struct bench_of_one b;
@@ -214,6 +240,7 @@ int main(void) {
         cmocka_unit_test(what_gathers_during_a_write_is_written_as_one),
         cmocka_unit_test(a_truncated_tail_is_not_reported),
         cmocka_unit_test(a_full_disk_loses_nothing_and_goes_on_later),
+        cmocka_unit_test(a_roll_that_found_no_space_is_done_later),
         cmocka_unit_test(a_failed_sync_stops_the_node),
         cmocka_unit_test(entries_that_left_memory_are_read_back),
     };
