@@ -65,7 +65,7 @@
 #define INBOX_BYTES_MAX      (64 * MIB) /* commands waiting to be proposed; past it ERR_BUSY */
 #define INBOX_MAX            65536      /* the same, counted */
 #define INFLIGHT_ENTRIES_MAX 4096       /* un-acknowledged entries a peer */
-#define INFLIGHT_BYTES_MAX   (64 * MIB) /* submitted, not yet committed; past it the inbox waits */
+#define INFLIGHT_BYTES_MAX   (64 * MIB) /* submitted and not committed, or not on the disk yet */
 #define READS_MAX            65536      /* linearizable reads waiting */
 #define LOG_CACHE_MAX        (16 * MIB) /* entries in memory for followers; older are read back */
 #define FRAME_MAX            (8 * MIB)  /* one peer frame */

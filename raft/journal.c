@@ -28,6 +28,8 @@ RESULT journal_open(struct journal *l, struct exec *log_exec, struct exec *side_
     return OK;
 }
 
+static size_t weight(const struct entry *e) { return sizeof *e + e->size; }
+
 static void drop_cached_below(struct journal *l, uint64_t index) {
     for (; l->cache_first < index && l->cache_first <= l->last; l->cache_first++) {
         struct entry **e = slot(l, l->cache_first);
@@ -41,6 +43,7 @@ static void drop_cached_from(struct journal *l, uint64_t index) {
     for (; l->last >= index && l->last >= l->cache_first; l->last--) {
         struct entry **e = slot(l, l->last);
         l->cache_bytes -= (*e)->size;
+        if (l->last > l->persisted) l->lagging_bytes -= weight(*e);
         entry_drop(*e);
         *e = NULL;
     }
@@ -75,6 +78,7 @@ static RESULT keep(struct journal *l, struct entry *e) {
     *slot(l, e->index) = entry_hold(e);
     l->last = e->index;
     l->cache_bytes += e->size;
+    l->lagging_bytes += weight(e);
     return OK;
 }
 
@@ -97,6 +101,7 @@ void journal_start(struct journal *l, struct wal *wal) {
     l->last = wal_last(wal);
     if (empty) l->cache_first = l->last + 1;
     l->persisted = l->submitted = l->last;
+    l->lagging_bytes = 0;
     l->disk_bytes = wal_file_bytes(wal); /* each start begins a segment: they add up too */
 }
 
@@ -179,6 +184,11 @@ static void run_work(struct job *job) {
     if (w->error == OK && w->mark) w->error = wal_mark(l->wal, &w->why);
 }
 
+static void persisted_to(struct journal *l, uint64_t index) {
+    while (l->persisted < index)
+        l->lagging_bytes -= weight(*slot(l, ++l->persisted));
+}
+
 /* What was written counts as far as it is still what the log holds. */
 static void note_persisted(struct journal *l) {
     const struct journal_work *w = &l->work;
@@ -187,12 +197,12 @@ static void note_persisted(struct journal *l) {
         const struct entry *e = w->entries[i];
         bytes += e->size;
         if (l->trust_late) { /* without its guard: whatever was written counts */
-            if (e->index > l->persisted && e->index <= l->last) l->persisted = e->index;
+            if (e->index <= l->last) persisted_to(l, e->index);
             continue;
         }
         bool current = e->index >= l->cache_first && e->index <= l->last && *slot(l, e->index) == e;
         if (current && e->index == l->persisted + 1 && e->index <= l->submitted)
-            l->persisted = e->index;
+            persisted_to(l, e->index);
     }
     if (w->n > 0) l->disk_bytes += (bytes + 2 * BLOCK_SIZE - 1) / BLOCK_SIZE * BLOCK_SIZE;
 }

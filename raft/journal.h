@@ -50,6 +50,7 @@ struct journal {
     uint64_t persisted;       /* durable up to here */
     uint64_t applied;         /* the owner's: entries above it stay in memory */
     size_t cache_bytes;       /* entry bytes in memory */
+    size_t lagging_bytes;     /* of entries above `persisted`: the owner's to bound */
     uint64_t disk_bytes;      /* bytes that the log takes on disk since the owner set it to 0 */
     struct journal_work next; /* what gathers */
     struct journal_work work; /* what the job carries */

@@ -164,7 +164,7 @@ bool propose_ready(const struct replica *r) {
     const struct raft *raft = guard_raft(r->guard);
     return r->leading && raft_state((struct raft *)(uintptr_t)raft) == RAFT_LEADER &&
            raft_transferee(raft) == 0 && r->inbox.n > 0 && !r->log.full &&
-           r->inflight_bytes < INFLIGHT_BYTES_MAX &&
+           r->inflight_bytes < INFLIGHT_BYTES_MAX && r->log.lagging_bytes < INFLIGHT_BYTES_MAX &&
            r->log.last - r->commit < INFLIGHT_ENTRIES_MAX / 2;
 }
 

@@ -423,7 +423,15 @@ static RESULT read_entries(const struct wire_append *a, struct entry **out, unsi
     return OK;
 }
 
-static void receive_append(struct replica *r, struct raft_message *m, const struct wire_append *a) {
+/* A disk that stands still must not fill the memory: then the entries count as lost on their way,
+ * and come again. What is left still says who leads. */
+static void drop_entries(struct wire_append *a) {
+    a->n = 0;
+    if (a->commit > a->prev_index) a->commit = a->prev_index;
+}
+
+static void receive_append(struct replica *r, struct raft_message *m, struct wire_append *a) {
+    if (a->n > 0 && r->log.lagging_bytes >= INFLIGHT_BYTES_MAX) drop_entries(a);
     struct entry *entries[INFLIGHT_ENTRIES_MAX];
     unsigned n = 0;
     m->type = RAFT_APPEND_ENTRIES;
@@ -442,7 +450,7 @@ static void receive_append(struct replica *r, struct raft_message *m, const stru
         entry_drop(entries[i]);
 }
 
-static void receive_raft(struct replica *r, uint64_t from, const struct wire_message *w) {
+static void receive_raft(struct replica *r, uint64_t from, struct wire_message *w) {
     char address[24];
     (void)snprintf(address, sizeof address, "%llu", (unsigned long long)from);
     struct raft_message m = {.server_id = from, .server_address = address};
@@ -467,7 +475,7 @@ static void receive_raft(struct replica *r, uint64_t from, const struct wire_mes
     (void)replica_step(r, guard_receive(r->guard, r->now_ms, &m, NULL));
 }
 
-static void dispatch(struct replica *r, uint64_t from, const struct wire_message *w) {
+static void dispatch(struct replica *r, uint64_t from, struct wire_message *w) {
     switch (w->type) {
     case WIRE_APPEND:
     case WIRE_APPEND_RESULT:

@@ -209,6 +209,70 @@ static void a_snapshot_is_sent_while_the_next_one_waits_for_the_log(void **state
     few_end(&all);
 }
 
+/* ---- a disk that stands still ---- */
+
+#define MUCH      120 /* of LARGE, more than what may wait for a disk */
+#define LARGE     MIB
+#define WAITS_MAX (INFLIGHT_BYTES_MAX / LARGE + 8)
+
+static uint64_t not_durable(struct few_node *n) {
+    struct replica_status s = few_status(n);
+    return s.last - s.persisted;
+}
+
+static void three_with_large_segments(struct few *all) {
+    few_start(all);
+    few_crash(&all->at[0]);
+    all->segment_size = 8 * MIB;
+    few_open(&all->at[0]);
+    (void)few_join(all, 2);
+    (void)few_join(all, 3);
+    assert_ptr_equal(few_leader(all), &all->at[0]);
+}
+
+/* Much is written while the disk of `held` stands still. The term is still the same after. */
+static void outrun(struct few *all, struct few_node *held) {
+    struct few_node *leader = &all->at[0];
+    struct few_write *w = calloc(MUCH, sizeof *w);
+    uint64_t term = few_status(leader).term;
+    assert_non_null(w);
+    held->log.held = true;
+    for (unsigned i = 0; i < MUCH; i++) {
+        few_write(leader, &w[i], LARGE);
+        few_pass(all, 1);
+        assert_true(not_durable(held) < WAITS_MAX);
+        assert_int_equal(few_status(held).leader, 1);
+    }
+    few_pass(all, 1000);
+    assert_true(not_durable(held) < WAITS_MAX);
+    assert_true(few_status(held).commit > few_status(held).persisted); /* the others have it */
+    held->log.held = false;
+    for (unsigned i = 0; i < MUCH; i++) {
+        assert_true(few_until(all, 5000, is_set, &w[i].done));
+        assert_int_equal(w[i].error, OK);
+        buf_free(&w[i].bytes);
+    }
+    assert_true(few_until(all, 5000, has_applied_all, held));
+    assert_int_equal(few_status(held).term, term);
+    free(w);
+}
+
+static void a_leader_does_not_outrun_its_own_disk(void **state) {
+    (void)state;
+    struct few all;
+    three_with_large_segments(&all);
+    outrun(&all, &all.at[0]);
+    few_end(&all);
+}
+
+static void a_follower_does_not_outrun_its_own_disk(void **state) {
+    (void)state;
+    struct few all;
+    three_with_large_segments(&all);
+    outrun(&all, &all.at[2]);
+    few_end(&all);
+}
+
 int main(void) {
     if (crypto_start(NULL) != OK) return 1;
     const struct CMUnitTest tests[] = {
@@ -218,6 +282,8 @@ int main(void) {
         cmocka_unit_test(a_snapshot_whose_sender_died_is_given_up_when_the_log_has_passed_it),
         cmocka_unit_test(a_snapshot_whose_sender_is_silent_is_given_up),
         cmocka_unit_test(a_snapshot_is_sent_while_the_next_one_waits_for_the_log),
+        cmocka_unit_test(a_leader_does_not_outrun_its_own_disk),
+        cmocka_unit_test(a_follower_does_not_outrun_its_own_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
