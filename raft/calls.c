@@ -1,6 +1,7 @@
 /* Calls for whoever leads: administrative questions that only the leader can answer. One without a
- * leader waits for one; one that was sent and whose leader changed ends with ERR_MAYBE_APPLIED,
- * since it may have been carried out. A call to ourselves goes through the same door, env.call.
+ * leader, or without a way to it, waits for one; one that was sent and whose leader changed ends
+ * with ERR_MAYBE_APPLIED, since it may have been carried out. A call to ourselves goes through the
+ * same door, env.call.
  *
  * A reply belongs to whoever env.call gave it to, until reply_send; it may outlive the replica, and
  * is then sent to nobody. */
@@ -54,7 +55,8 @@ static struct call *next_unsent(struct replica *r) {
 
 void calls_turn(struct replica *r) {
     struct call *c;
-    while (r->leader != 0 && r->failed == OK && (c = next_unsent(r)) != NULL) {
+    while (r->failed == OK && (r->leading || replica_way_to_leader(r)) &&
+           (c = next_unsent(r)) != NULL) {
         c->id = ++r->next_id;
         c->to = r->leading ? r->config.raft_id : r->leader;
         if (r->leading) {

@@ -242,7 +242,7 @@ void peers_send(struct peers *p, uint64_t to, struct buf *frame) {
 
 size_t peers_queued(struct peers *p, uint64_t to) {
     struct link *l = peers_find(p, to);
-    if (l == NULL || l->state != LINK_OPEN) return 0;
+    if (l == NULL || l->state != LINK_OPEN) return SIZE_MAX;
     return l->queued + channel_waiting(&l->out->channel);
 }
 

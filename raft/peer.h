@@ -94,8 +94,8 @@ void peers_review(struct peers *p);
 
 void peers_flush(struct peers *p); /* writes at once what waits; else the turn's end does */
 void peers_send(struct peers *p, uint64_t to,
-                struct buf *frame); /* takes the bytes; drops when full */
-size_t peers_queued(struct peers *p, uint64_t to);
+                struct buf *frame);                /* takes the bytes; drops when full */
+size_t peers_queued(struct peers *p, uint64_t to); /* SIZE_MAX: not open, all is dropped */
 bool peers_is_connected(struct peers *p, uint64_t to);
 const char *peers_address(struct peers *p); /* as bound: with the real port when 0 was asked for */
 void peers_figures(struct peers *p, struct peers_figures *out);

@@ -9,7 +9,8 @@
  *                             |                  too; NOT_LEADER: back into the inbox
  *                             `--deadline, leader gone--> ERR_MAYBE_APPLIED
  *
- * A proposal in the inbox past its deadline ends with ERR_NO_LEADER: certainly not applied. */
+ * A proposal in the inbox past its deadline ends with ERR_NO_LEADER: certainly not applied. It
+ * stays there while there is no way to the leader. */
 #include "raft/replica_internal.h"
 
 #include <assert.h>
@@ -194,9 +195,9 @@ void propose_turn(struct replica *r) {
     if (r->leading && r->log.full && r->inbox.n > 0) refuse_waiting(r);
     while (propose_ready(r) && r->failed == OK)
         if (submit_entry(r) != OK) break;
-    if (r->leading || r->leader == 0 || r->failed != OK) return;
+    if (r->failed != OK) return;
     while (r->inbox.head != NULL && r->forwarded.n + r->answered_n < INBOX_MAX &&
-           r->env.queued(r->env.ctx, r->leader) < PEER_QUEUE_MAX / 2)
+           replica_way_to_leader(r))
         forward_one(r, queue_pop(&r->inbox));
 }
 

@@ -72,6 +72,11 @@ void replica_send(struct replica *r, uint64_t to, const struct wire_message *m) 
         r->env.send(r->env.ctx, to, &frame);
 }
 
+bool replica_way_to_leader(const struct replica *r) {
+    return r->leader != 0 && !r->leading &&
+           r->env.queued(r->env.ctx, r->leader) < PEER_QUEUE_MAX / 2;
+}
+
 static void send_message(struct replica *r, const struct raft_message *m) {
     struct wire_message w;
     switch (m->type) {
@@ -513,6 +518,8 @@ void replica_connected(struct replica *r, uint64_t peer) {
     struct peer_state *p = replica_peer(r, peer);
     if (p != NULL) p->pong_seq = 0;
     appends_connected(r, peer);
+    propose_turn(r); /* what has waited for the way to the leader */
+    calls_turn(r);
     reads_tick(r);
     replica_settle(r);
 }

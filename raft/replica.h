@@ -43,8 +43,8 @@ struct replica_env {
      * calls back. */
     void (*send)(void *ctx, uint64_t to, struct buf *frame);
     void (*flush)(void *ctx); /* writes now what was handed over; NULL: nobody is sent anything */
-    size_t (*queued)(void *ctx,
-                     uint64_t to);          /* bytes that still wait for this peer; flow control */
+    /* Bytes that still wait for this peer, for flow control; SIZE_MAX: frames would be dropped. */
+    size_t (*queued)(void *ctx, uint64_t to);
     void (*wake)(void *ctx);                /* call replica_turn soon (idempotent) */
     void (*arm)(void *ctx, uint64_t at_ms); /* call replica_tick at this time; replaces the last */
     void (*leader)(void *ctx, uint64_t term,

@@ -27,6 +27,7 @@ void replica_send(struct replica *r, uint64_t to, const struct wire_message *m);
 void replica_say(struct replica *r, int level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 bool replica_step(struct replica *r, enum err e); /* after a guard call: false when it was fatal */
+bool replica_way_to_leader(const struct replica *r); /* another one leads, and can be sent to */
 struct peer_state *replica_peer(struct replica *r, uint64_t id); /* NULL: no room */
 const struct conf_item *replica_conf_at(const struct replica *r,
                                         uint64_t index); /* newest <= index */

@@ -1,7 +1,7 @@
-/* A few members driven by hand, none of which keeps a log behind a snapshot: real replicas, stores, logs and keyrings on simulated disks, with a
- * network of links that can be closed one way, frames that can be lost one by one, and execs that
- * can be held. Time goes on a millisecond a step. For tests whose steps have an order; the
- * simulator is for all others. What must not fail here fails the test. */
+/* A few members driven by hand, none of which keeps a log behind a snapshot: real replicas, stores,
+ * logs and keyrings on simulated disks, with links that can be closed one way, frames that can be
+ * lost one by one, and execs that can be held. Time goes on a millisecond a step. For tests whose
+ * steps have an order; the simulator is for all others. What must not fail here fails the test. */
 #ifndef CONCLAVE_TESTS_FEW_H
 #define CONCLAVE_TESTS_FEW_H
 

@@ -101,8 +101,9 @@ void net_deliver(struct world *w, struct event *e) {
 }
 
 size_t net_queued(struct world *w, struct sim_node *from, uint64_t to) {
-    if (to == 0 || to > w->n) return 0;
-    return w->links[from->id - 1][to - 1].queued;
+    if (to == 0 || to > w->n) return SIZE_MAX;
+    const struct link *l = &w->links[from->id - 1][to - 1];
+    return l->down_us > w->now_us ? SIZE_MAX : l->queued;
 }
 
 static void connect_after(struct world *w, unsigned from, unsigned to, uint64_t us) {

@@ -35,6 +35,66 @@ static void three(struct few *all) {
     assert_ptr_equal(few_leader(all), &all->at[0]);
 }
 
+/* ---- the way to the leader ---- */
+
+static bool is_set(void *ctx) { return *(bool *)ctx; }
+
+struct asked {
+    struct call c;
+    bool done;
+    enum err error;
+};
+
+static void on_answered(struct call *c, enum err e, struct span answer) {
+    struct asked *a = c->ctx;
+    (void)answer;
+    a->done = true;
+    a->error = e;
+}
+
+static void ask(struct few_node *n, struct asked *a) {
+    *a = (struct asked){.c = {.request = span_str("?"), .done = on_answered, .ctx = a}};
+    assert_int_equal(replica_call(n->r, &a->c), OK);
+}
+
+static void what_is_for_the_leader_waits_for_the_way_to_it(void **state) {
+    (void)state;
+    struct few all;
+    struct few_write w;
+    struct asked a;
+    three(&all);
+    struct few_node *leader = &all.at[0], *n = &all.at[2];
+    few_link(n, leader, true);
+    few_write(n, &w, SMALL);
+    ask(n, &a);
+    few_pass(&all, 200);
+    few_link(n, leader, false);
+    assert_true(few_until(&all, 1000, is_set, &w.done));
+    assert_true(few_until(&all, 1000, is_set, &a.done));
+    assert_int_equal(w.error, OK);
+    assert_int_equal(a.error, OK);
+    buf_free(&w.bytes);
+    few_end(&all);
+}
+
+static void what_never_left_was_certainly_not_done(void **state) {
+    (void)state;
+    struct few all;
+    struct few_write w;
+    struct asked a;
+    three(&all);
+    struct few_node *n = &all.at[2];
+    few_link(n, &all.at[0], true);
+    few_write(n, &w, SMALL);
+    ask(n, &a);
+    assert_true(few_until(&all, PROPOSAL_TIMEOUT_MS + 100, is_set, &w.done));
+    assert_true(few_until(&all, 100, is_set, &a.done));
+    assert_int_equal(w.error, ERR_NO_LEADER);
+    assert_int_equal(a.error, ERR_NO_LEADER);
+    buf_free(&w.bytes);
+    few_end(&all);
+}
+
 /* ---- membership ---- */
 
 static void members_come_and_go_for_ever(void **state) {
@@ -184,8 +244,6 @@ static void on_asked(void *ctx, enum err e, uint64_t index) {
     *(bool *)ctx = true;
 }
 
-static bool is_set(void *ctx) { return *(bool *)ctx; }
-
 static void a_snapshot_is_sent_while_the_next_one_waits_for_the_log(void **state) {
     (void)state;
     struct few all;
@@ -276,6 +334,8 @@ static void a_follower_does_not_outrun_its_own_disk(void **state) {
 int main(void) {
     if (crypto_start(NULL) != OK) return 1;
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_for_the_leader_waits_for_the_way_to_it),
+        cmocka_unit_test(what_never_left_was_certainly_not_done),
         cmocka_unit_test(members_come_and_go_for_ever),
         cmocka_unit_test(writes_above_an_installed_snapshot_are_over),
         cmocka_unit_test(recovery_drops_a_log_that_the_snapshot_has_overtaken),
