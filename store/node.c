@@ -10,6 +10,8 @@
  *   labels:  each: block key, not empty; block value; keys ascend */
 #include "store/node.h"
 
+#include <strings.h>
+
 /* --- labels --- */
 
 bool labels_next(struct cursor *labels, struct span *key, struct span *value) {
@@ -160,4 +162,26 @@ RESULT node_row_decode(struct span body, struct node_row *out) {
 RESULT node_row_get(const struct store *s, const char *id, struct row *row, struct node_row *out) {
     if (!row_get(s, ROW_NODE, id, row)) return ERR_NOT_FOUND;
     return node_row_decode(row->body, out);
+}
+
+struct by_host {
+    struct span hostname;
+    char *id;
+    unsigned n;
+};
+
+static bool compare_host(void *ctx, const struct row *r) {
+    struct by_host *h = ctx;
+    struct node_row n;
+    if (node_row_decode(r->body, &n) != OK || strlen(n.hostname) != h->hostname.size ||
+        strncasecmp(n.hostname, (const char *)h->hostname.at, h->hostname.size) != 0)
+        return true;
+    if (h->n++ == 0) memcpy(h->id, r->id, sizeof r->id);
+    return h->n < 2;
+}
+
+unsigned node_row_of_host(const struct store *s, struct span hostname, char id[NODE_ID_SIZE + 1]) {
+    struct by_host h = {.hostname = hostname, .id = id};
+    if (hostname.size > 0) row_all(s, ROW_NODE, compare_host, &h);
+    return h.n;
 }

@@ -6,7 +6,11 @@
  *   worker, granted worker --promote--> desired manager --certificate, member--> granted manager
  *   manager, granted manager --demote--> desired worker --member removed--> granted worker
  *
- * granted MANAGER: may open manager connections and ask to become a member of the quorum. */
+ * granted MANAGER: may open manager connections and ask to become a member of the quorum.
+ *
+ * What a node says of itself nobody vouches for. Its host name is as good as the node: several may
+ * join with the same one, and a node may take another that no row has. Ids, the row's name, labels
+ * and roles are the managers' and the operator's; what a node may have hangs on those alone. */
 #ifndef CONCLAVE_NODE_H
 #define CONCLAVE_NODE_H
 
@@ -58,6 +62,8 @@ struct node_row {
 RESULT node_row_encode(const struct node_row *n, struct buf *out); /* ERR_INVALID */
 RESULT node_row_decode(struct span body, struct node_row *out);    /* ERR_CORRUPT */
 RESULT node_row_get(const struct store *s, const char *id, struct row *row, struct node_row *out);
+/* How many nodes have this host name, without case: 0, 1, or 2 for more. `id` of the first one. */
+unsigned node_row_of_host(const struct store *s, struct span hostname, char id[NODE_ID_SIZE + 1]);
 
 /* Labels as they stand in a row; none: no bytes. Keys are not empty; read to the end with
  * labels_next over cursor_of(labels). ERR_INVALID: a key out of order, too many, too long. */

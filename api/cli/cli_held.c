@@ -137,7 +137,8 @@ const struct verb verb_secret_create = {
     .about = "keep a secret; its value is never shown again",
     .help = VALUE_HELP "It is sealed under a key of its own before it leaves the manager that is "
                        "asked. Prints the id.\nThe label conclave.run=NODE,... lets commands of "
-                       "these nodes have it by `conclave run`.",
+                       "these nodes have it by `conclave run`; a host name\nbecomes the id of the "
+                       "node that has it now.",
     .run = run_create,
     .options = secret_create_options,
     .words_min = 1,

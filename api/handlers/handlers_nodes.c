@@ -15,25 +15,11 @@ static int64_t wall(const struct exchange *x) {
 
 /* --- finding one ---------------------------------------------------------------------------- */
 
-struct by_host {
-    const char *text;
-    char id[NODE_ID_SIZE + 1];
-    unsigned n; /* nodes of that host name */
-};
-
-static bool compare_host(void *ctx, const struct row *r) {
-    struct by_host *h = ctx;
-    struct node_row n;
-    if (node_row_decode(r->body, &n) != OK || strcmp(n.hostname, h->text) != 0) return true;
-    if (h->n++ == 0) memcpy(h->id, r->id, sizeof h->id);
-    return h->n < 2;
-}
-
 /* `self`, an id, a name, the name that a manager was started with, the beginning of an id, a host
  * name that is one node's only. */
 static RESULT find(const struct manager *m, const char *text, struct row *out, struct why *why) {
     const struct node *member;
-    struct by_host host = {.text = text};
+    char id[NODE_ID_SIZE + 1];
     struct why other;
     if (text[0] == '\0') return fail_with(why, ERR_INVALID, "which node?");
     if (strcmp(text, "self") == 0) text = m->self.node_id;
@@ -43,9 +29,9 @@ static RESULT find(const struct manager *m, const char *text, struct row *out, s
         row_get(m->store, ROW_NODE, member->id, out))
         return OK;
     if (e != ERR_NOT_FOUND) return e;
-    row_all(m->store, ROW_NODE, compare_host, &host);
-    if (host.n == 1 && row_get(m->store, ROW_NODE, host.id, out)) return OK;
-    if (host.n > 1)
+    unsigned n = node_row_of_host(m->store, span_str(text), id);
+    if (n == 1 && row_get(m->store, ROW_NODE, id, out)) return OK;
+    if (n > 1)
         return fail_with(why, ERR_INVALID, "more than one node has the host name %.64s; say an id",
                          text);
     return fail_with(why, ERR_NOT_FOUND, "there is no node %.64s", text);

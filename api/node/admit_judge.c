@@ -84,12 +84,14 @@ static void fill_member(struct admission *a, struct node_row *node) {
     node->raft_id = a->row.raft_id;
 }
 
-/* What the node says of itself, known before its first session. */
+/* What the node says of itself, known before its first session. Another host name than the row has
+ * is for that to say (sessions.c). */
 static void fill_description(const struct admission *a, struct node_row *node) {
     const struct wire_join *r = &a->request;
     (void)snprintf(node->client_address, ADDRESS_MAX, "%s", r->client_address);
     (void)snprintf(node->peer_address, ADDRESS_MAX, "%s", r->peer_address);
-    (void)snprintf(node->hostname, sizeof node->hostname, "%s", r->hostname);
+    if (!node->hostname[0])
+        (void)snprintf(node->hostname, sizeof node->hostname, "%s", r->hostname);
     if (a->who.remote[0]) (void)snprintf(node->address, ADDRESS_MAX, "%s", a->who.remote);
 }
 

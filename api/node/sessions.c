@@ -218,6 +218,18 @@ static bool take_leave(const struct node_link *h, struct node_row *n) {
     return true;
 }
 
+/* A host name that another row has is not taken over: constraints go by it. At most one look at
+ * all rows a second. */
+static void keep_host(struct node_link *h, const struct node_row *n) {
+    struct node_hello *hello = &h->hello;
+    char id[NODE_ID_SIZE + 1];
+    if (!h->described || strcmp(hello->hostname, n->hostname) == 0) return;
+    unsigned others = node_row_of_host(h->manager->store, span_str(hello->hostname), id);
+    if (others == 0 || (others == 1 && strcmp(id, h->id) == 0)) return;
+    (void)put_text(hello->hostname, sizeof hello->hostname, n->hostname);
+    h->write_ms = now_of(h->manager) + DESCRIBE_MS;
+}
+
 /* Keeps the row true to the node; at most one write a second. */
 static void describe(struct node_link *h) {
     struct manager *m = h->manager;
@@ -226,6 +238,7 @@ static void describe(struct node_link *h) {
     bool may = !h->writing && m->sessions->writing < DESCRIBES_MAX && m->leader != 0 &&
                (now_of(m) >= h->write_ms || h->leaving);
     if (node_row_get(m->store, h->id, &row, &node) != OK) return;
+    if (may) keep_host(h, &node);
     bool changed = take_hello(h, &node);
     changed |= take_leave(h, &node);
     h->behind = changed && !may;

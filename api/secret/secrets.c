@@ -226,10 +226,9 @@ static RESULT check_unused(const struct held_op *op, struct why *why) {
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-static RESULT build_create(struct held_op *op, const struct held_spec *spec,
+static RESULT build_create(struct held_op *op, const struct held_spec *spec, struct buf *labels,
                            const struct actor *actor, struct why *why) {
-    struct held_row h = {.labels = spec->labels,
-                         .templating_options = spec->templating_options,
+    struct held_row h = {.templating_options = spec->templating_options,
                          .driver_options = spec->driver_options,
                          .next_version = 1};
     struct row row;
@@ -238,6 +237,8 @@ static RESULT build_create(struct held_op *op, const struct held_spec *spec,
     (void)snprintf(op->name, sizeof op->name, "%.*s", (int)spec->name.size, spec->name.at);
     if (row_named(op->manager->store, spec->kind, spec->name, &row))
         return fail_with(why, ERR_EXISTS, "%s %s already exists", held_word(spec->kind), op->name);
+    TRY(run_label_resolve(op->manager->store, span_of(NULL, 0), spec->labels, labels, why));
+    h.labels = buf_span(labels);
     (void)snprintf(h.templating, sizeof h.templating, "%s", spec->templating);
     (void)snprintf(h.driver, sizeof h.driver, "%s", spec->driver);
     if (!spec->driver[0]) TRY(add_value(op, spec->value, &h, why));
@@ -248,19 +249,23 @@ static RESULT build_create(struct held_op *op, const struct held_spec *spec,
 RESULT secrets_create(struct manager *m, const struct held_spec *spec, const struct actor *actor,
                       held_done *done, void *ctx, struct why *why) {
     struct held_op *op;
+    struct buf labels = buf_new(2 * NODE_LABELS_BYTES);
     TRY(held_op_new(m, spec->kind, done, ctx, &op, why));
-    return held_op_send(op, build_create(op, spec, actor, why), why);
+    enum err e = held_op_send(op, build_create(op, spec, &labels, actor, why), why);
+    buf_free(&labels);
+    return e;
 }
 
 static RESULT build_label(struct held_op *op, const char *id, uint64_t version, struct span labels,
-                          const struct actor *actor, struct why *why) {
+                          struct buf *kept, const struct actor *actor, struct why *why) {
     struct row row;
     struct held_row h;
     TRY(find(op, id, &row, &h, why));
     TRY(check_labels(labels, why));
     if (version != 0 && version != row.version)
         return fail_with(why, ERR_CONFLICT, "%s", err_text(ERR_CONFLICT));
-    h.labels = labels;
+    TRY(run_label_resolve(op->manager->store, h.labels, labels, kept, why));
+    h.labels = buf_span(kept);
     op->version = h.n > 0 ? h.versions[h.n - 1].number : 0;
     TRY(add_held(op, &row, row.name, &h));
     return held_op_audit(op, AUDIT_UPDATE, actor, row.name, 0, "labels");
@@ -270,8 +275,11 @@ RESULT secrets_label(struct manager *m, enum row_kind kind, const char *id, uint
                      struct span labels, const struct actor *actor, held_done *done, void *ctx,
                      struct why *why) {
     struct held_op *op;
+    struct buf kept = buf_new(2 * NODE_LABELS_BYTES);
     TRY(held_op_new(m, kind, done, ctx, &op, why));
-    return held_op_send(op, build_label(op, id, version, labels, actor, why), why);
+    enum err e = held_op_send(op, build_label(op, id, version, labels, &kept, actor, why), why);
+    buf_free(&kept);
+    return e;
 }
 
 static void forget_version(struct held_row *h, unsigned at) {

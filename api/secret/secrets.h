@@ -53,6 +53,12 @@ RESULT secrets_shred(struct manager *m, const char *id, const struct actor *acto
 RESULT secrets_value(const struct manager *m, enum row_kind kind, const char *id, uint32_t version,
                      struct secret **out, uint32_t *out_version, struct why *why);
 
+/* The label that lists the nodes which may have the value for `conclave run`: ids, names that the
+ * operator gave, '*', separated by ','. Who sets it may say host names, too (run_label.c). */
+#define RUN_LABEL "conclave.run"
+/* The next word of its value, without blanks around it and never empty; false: no more. */
+bool run_label_next(struct span *list, struct span *word);
+
 /* Who does the exchange: the operator on a unix socket, an administrator by certificate. */
 struct exchange;
 void actor_of(const struct exchange *x, struct actor *out);

@@ -1,5 +1,5 @@
 /* What the files of secrets.h have of each other: requests (secrets.c), shredding
- * (secrets_shred.c). */
+ * (secrets_shred.c), who may have one by `conclave run` (run_label.c). */
 #ifndef CONCLAVE_SECRETS_PARTS_H
 #define CONCLAVE_SECRETS_PARTS_H
 
@@ -32,6 +32,11 @@ RESULT held_op_send(struct held_op *op, enum err e, struct why *why);
 /* The sentence with the services that name it. */
 void secrets_in_use(const struct manager *m, enum row_kind kind, const char *id, const char *name,
                     struct why *why);
+
+/* The labels as they are kept, with ids for host names; in `out`, as the caller's to free.
+ * `before`: the labels so far, whose list is not judged again. ERR_NOT_FOUND, ERR_INVALID. */
+RESULT run_label_resolve(const struct store *s, struct span before, struct span labels,
+                         struct buf *out, struct why *why); /* run_label.c */
 
 void shred_step(struct manager *m); /* secrets_shred.c; with the vault's steps */
 void shred_end(struct manager *m);

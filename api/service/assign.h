@@ -23,7 +23,8 @@
  * asked of it on a worker thread (driver.h) for each task.
  *
  * NODE_FETCH is allowed to a node whose row names it: a secret's label `conclave.run` lists the
- * nodes (names, ids, host names, separated by ','; '*' all) that may; a manager may always. */
+ * nodes (ids, names that the operator gave, separated by ','; '*' all) that may; a manager may
+ * always. */
 #ifndef CONCLAVE_ASSIGN_H
 #define CONCLAVE_ASSIGN_H
 

@@ -12,7 +12,6 @@
 #include "store/audit.h"
 
 #define FETCHES_MAX 16 /* of one node under way */
-#define RUN_LABEL   "conclave.run"
 
 /* One question; its memory lives until its record is written, whatever becomes of the session. */
 struct fetching {
@@ -29,33 +28,20 @@ struct fetching {
 
 /* --- who may ---------------------------------------------------------------------------------- */
 
-static bool is_word(struct span word, const char *text) {
-    return word.size > 0 && span_equal(word, span_str(text));
-}
-
-static bool names_node(struct span word, const struct row *row, const struct node_row *node) {
-    while (word.size > 0 && word.at[0] == ' ')
-        word = span_of(word.at + 1, word.size - 1);
-    while (word.size > 0 && word.at[word.size - 1] == ' ')
-        word.size--;
-    return is_word(word, "*") || is_word(word, row->id) || is_word(word, node->hostname) ||
-           (word.size > 0 && span_equal(word, row->name));
-}
-
-static bool list_names(struct span list, const struct row *row, const struct node_row *node) {
-    size_t start = 0;
-    for (size_t i = 0; i <= list.size; i++) {
-        if (i < list.size && list.at[i] != ',') continue;
-        if (names_node(span_of(list.at + start, i - start), row, node)) return true;
-        start = i + 1;
-    }
+/* Not by its host name, which is the node's own word (run_label.c). */
+static bool list_names(struct span list, const struct row *row) {
+    struct span word;
+    while (run_label_next(&list, &word))
+        if (span_equal(word, span_str("*")) || span_equal(word, span_str(row->id)) ||
+            span_equal(word, row->name))
+            return true;
     return false;
 }
 
 static bool may_have(struct span labels, const struct row *row, const struct node_row *node) {
     struct span value;
     if (node->granted == NODE_MANAGER) return true;
-    return labels_find(labels, span_str(RUN_LABEL), &value) && list_names(value, row, node);
+    return labels_find(labels, span_str(RUN_LABEL), &value) && list_names(value, row);
 }
 
 /* --- the records ------------------------------------------------------------------------------ */

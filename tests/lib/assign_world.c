@@ -181,15 +181,24 @@ void put_secret(const char *id, const char *value) {
                   &why);
 }
 
-void label_secret(const char *id, const char *key, const char *value) {
-    struct why why = {0};
+static enum err try_label(const char *id, const char *key, const char *value, struct why *why) {
     struct buf labels = buf_new(NODE_LABELS_BYTES);
     assert_int_equal(labels_add(&labels, span_str(key), span_str(value)), OK);
     world.done = false;
-    finish_change(secrets_label(world.manager, ROW_SECRET, id, 0, buf_span(&labels), &operator_,
-                                on_held, NULL, &why),
-                  &why);
+    enum err e = secrets_label(world.manager, ROW_SECRET, id, 0, buf_span(&labels), &operator_,
+                               on_held, NULL, why);
     buf_free(&labels);
+    return e;
+}
+
+void label_secret(const char *id, const char *key, const char *value) {
+    struct why why = {0};
+    finish_change(try_label(id, key, value, &why), &why);
+}
+
+enum err label_refused(const char *id, const char *key, const char *value) {
+    struct why why = {0};
+    return try_label(id, key, value, &why);
 }
 
 void make_service(const char *id, const char *secret_id, const char *name, uint32_t version) {
@@ -370,9 +379,27 @@ void mind_new(struct mind *n, const char *hostname) {
     pki_node_new(&world.pki, n->id, ROLE_WORKER, world.manager->self.cluster_id, 60, &n->cert);
     assert_int_equal(x509_key_digest(buf_span(&n->cert.cert), row.key_digest), OK);
     (void)snprintf(row.hostname, sizeof row.hostname, "%s", hostname);
-    list_node(&l, ROW_CREATE, n->id, 0, hostname, &row);
+    list_node(&l, ROW_CREATE, n->id, 0, "", &row);
     world_execute(&l);
     mind_connect(n);
+}
+
+void mind_name(const struct mind *n, const char *name) {
+    struct row_list l = row_list();
+    struct row row;
+    struct node_row node;
+    assert_int_equal(node_row_get(world.manager->store, n->id, &row, &node), OK);
+    list_node(&l, ROW_REPLACE, n->id, 0, name, &node);
+    world_execute(&l);
+}
+
+void mind_say_host(struct mind *n, const char *hostname) {
+    struct node_hello h = {.os = "linux", .arch = "x86_64", .engine = "1.0"};
+    struct buf body = buf_new(FRAME_MAX);
+    (void)snprintf(h.hostname, sizeof h.hostname, "%s", hostname);
+    assert_int_equal(node_hello_encode(&h, &body), OK);
+    uplink_say(n->uplink, NODE_STATUS, buf_span(&body));
+    buf_free(&body);
 }
 
 void mind_free(struct mind *n) {

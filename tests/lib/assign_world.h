@@ -85,14 +85,17 @@ void make_held(const struct held_spec *spec, char id[NODE_ID_SIZE + 1]);
 void make_secret(const char *name, const char *value, char id[NODE_ID_SIZE + 1]);
 void put_secret(const char *id, const char *value);
 void label_secret(const char *id, const char *key, const char *value);
+enum err label_refused(const char *id, const char *key, const char *value); /* at once */
 /* Of no replicas; it names the secret when secret_id is not NULL. */
 void make_service(const char *id, const char *secret_id, const char *name, uint32_t version);
 void make_task(const char *id, const char *service_id, const struct mind *node);
 void set_task(const char *id, const char *service_id, const struct mind *node,
               enum task_state desired, enum task_state state);
 
-/* A worker with a row and a session. */
+/* A worker with a row and a session; its operator has given it no name. */
 void mind_new(struct mind *n, const char *hostname);
+void mind_name(const struct mind *n, const char *name);   /* the operator's */
+void mind_say_host(struct mind *n, const char *hostname); /* its own word, in a STATUS */
 void mind_free(struct mind *n);
 void mind_connect(struct mind *n);
 void mind_disconnect(struct mind *n);

@@ -106,7 +106,8 @@ static void a_worker_gets_by_asking_only_what_names_it(void **state) {
     mind_ask(&a, "nothing");
     assert_int_equal(a.answer.error, ERR_PERMISSION);
     assert_int_equal(audited(AUDIT_DENY, &a, NULL, NULL), 2);
-    label_secret(secret, "conclave.run", "x, a ,y");
+    mind_name(&a, "first");
+    label_secret(secret, "conclave.run", " first ,");
     mind_ask(&a, "db");
     assert_int_equal(a.answer.error, OK);
     assert_string_equal(a.value, "hunter2");
@@ -118,11 +119,66 @@ static void a_worker_gets_by_asking_only_what_names_it(void **state) {
     assert_int_equal(b.answer.error, OK);
     mind_ask(&a, "db");
     assert_int_equal(a.answer.error, ERR_PERMISSION);
-    label_secret(secret, "conclave.run", "aa,b b,");
+    assert_int_equal(label_refused(secret, "conclave.run", "firs"), ERR_NOT_FOUND);
+    label_secret(secret, "conclave.run", "*");
     mind_ask(&a, "db");
-    assert_int_equal(a.answer.error, ERR_PERMISSION);
+    assert_int_equal(a.answer.error, OK);
     mind_free(&a);
     mind_free(&b);
+    world_end();
+}
+
+static const char *said; /* a host name */
+
+static bool is_called_so(const struct mind *n) {
+    struct row row;
+    struct node_row node;
+    return node_row_get(world.manager->store, n->id, &row, &node) == OK &&
+           strcmp(node.hostname, said) == 0;
+}
+
+static bool is_taken_in(const struct mind *n) {
+    const struct node_link *h = assign_of_node(world.manager->assigns, n->id)->link;
+    return h->described && !h->dirty && !h->behind && !h->writing;
+}
+
+static void await_host(struct mind *n, const char *hostname) {
+    said = hostname;
+    mind_say_host(n, hostname);
+    world_until(is_called_so, n);
+}
+
+/* An operator may say a host name; what is kept is the id of the node that has it then. */
+static void a_host_name_gives_a_worker_nothing(void **state) {
+    (void)state;
+    static struct mind a, b, c;
+    char secret[NODE_ID_SIZE + 1];
+    world_begin();
+    mind_new(&a, "a");
+    mind_new(&b, "b");
+    mind_new(&c, "a");
+    make_secret("db", "hunter2", secret);
+    assert_int_equal(label_refused(secret, "conclave.run", "b,a"), ERR_INVALID); /* two have it */
+    await_host(&c, "c");
+    label_secret(secret, "conclave.run", "A");
+    mind_ask(&a, "db");
+    assert_int_equal(a.answer.error, OK);
+    mind_say_host(&b, "A"); /* one that another node has is not taken over */
+    mind_settle(&b);
+    world_until(is_taken_in, &b);
+    said = "b";
+    assert_true(is_called_so(&b));
+    mind_ask(&b, "db");
+    assert_int_equal(b.answer.error, ERR_PERMISSION);
+    await_host(&a, "elsewhere");
+    await_host(&b, "a"); /* it is free now, and means nothing */
+    mind_ask(&b, "db");
+    assert_int_equal(b.answer.error, ERR_PERMISSION);
+    mind_ask(&a, "db");
+    assert_int_equal(a.answer.error, OK);
+    mind_free(&a);
+    mind_free(&b);
+    mind_free(&c);
     world_end();
 }
 
@@ -294,6 +350,7 @@ int main(void) {
         cmocka_unit_test(a_report_on_another_nodes_task_is_dropped),
         cmocka_unit_test(what_is_said_at_once_is_heard),
         cmocka_unit_test(a_worker_gets_by_asking_only_what_names_it),
+        cmocka_unit_test(a_host_name_gives_a_worker_nothing),
         cmocka_unit_test(asking_is_paced),
         cmocka_unit_test(coming_is_paced),
         cmocka_unit_test(what_is_not_understood_ends_the_session),
