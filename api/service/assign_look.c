@@ -127,8 +127,7 @@ static void set_task(struct assigned *a, const struct row *row, const struct tas
                                 .desired = TASK_SHUTDOWN,
                                 .not_before_ns = t->not_before_ns > 0 ? t->not_before_ns : 0,
                                 .stop_signal = STOP_SIGNAL,
-                                .reload_signal = RELOAD_SIGNAL,
-                                .stop_grace_ns = STOP_GRACE_NS};
+                                .reload_signal = RELOAD_SIGNAL};
     (void)snprintf(out->id, sizeof out->id, "%s", row->id);
     (void)snprintf(out->service_id, sizeof out->service_id, "%s", t->service_id);
     task_name(s, row, t, out->name, sizeof out->name);
@@ -148,7 +147,7 @@ static void set_service(struct assign_task *out, const struct row *row,
     out->labels = s->labels;
     if (s->stop_signal > 0) out->stop_signal = s->stop_signal;
     if (s->reload_signal > 0) out->reload_signal = s->reload_signal;
-    if (s->stop_grace_ns > 0) out->stop_grace_ns = s->stop_grace_ns;
+    out->stop_grace_ns = s->stop_grace_ns > 0 ? s->stop_grace_ns : STOP_GRACE_NS;
 }
 
 /* False: what it names is not there. */

@@ -6,7 +6,7 @@
  *     task   id, text name, id of the service, text its name, u32 slot, u32 desired (docker's
  *            number of RUNNING or SHUTDOWN), u64 not_before_ns, text image; blocks command, env,
  *            mounts, labels (lists of blocks, service.h); text user, dir, hostname;
- *            u32 stop_signal, reload_signal (1..64), u64 stop_grace_ns (> 0);
+ *            u32 stop_signal, reload_signal (1..64), u64 stop_grace_ns (> 0 to run);
  *            u32 n (<= SERVICE_REFS_MAX), then n files:
  *            u8 kind, id, text name, text target, u32 uid, gid, mode (<= 07777), version,
  *            flag follows, flag templated
@@ -106,8 +106,9 @@ static RESULT mounts_check(struct span list) {
 static bool is_signal(uint32_t number) { return number >= 1 && number <= SIGNAL_MAX; }
 
 static RESULT task_check(const struct assign_task *t) {
-    if (!is_wanted(t->desired) || t->not_before_ns < 0 || t->stop_grace_ns <= 0 ||
-        t->n > SERVICE_REFS_MAX)
+    if (!is_wanted(t->desired) || t->not_before_ns < 0 || t->n > SERVICE_REFS_MAX)
+        return ERR_PROTOCOL;
+    if (t->stop_grace_ns < 0 || (t->stop_grace_ns == 0 && t->desired == TASK_RUNNING))
         return ERR_PROTOCOL;
     if (!is_signal(t->stop_signal) || !is_signal(t->reload_signal)) return ERR_PROTOCOL;
     TRY(words_check(t->command, SERVICE_ARGS_MAX));

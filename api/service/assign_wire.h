@@ -56,7 +56,7 @@ struct assign_task {
     char dir[1024];
     char hostname[64];
     uint32_t stop_signal, reload_signal; /* never 0 */
-    int64_t stop_grace_ns;               /* never 0 */
+    int64_t stop_grace_ns;               /* 0, to end: as it was told before */
     unsigned n;
     struct assign_file files[SERVICE_REFS_MAX];
 };

@@ -72,6 +72,8 @@ RESULT job_stage(struct run_task *j, const struct assign_task *t) {
 
 void job_take(struct run_task *j) {
     if (!j->staged) return;
+    if (j->staged->stop_grace_ns == 0 && j->task) /* its service is gone */
+        j->staged->stop_grace_ns = j->task->stop_grace_ns;
     buf_free(&j->bytes);
     free(j->task);
     j->task = j->staged;

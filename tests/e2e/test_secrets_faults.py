@@ -132,6 +132,16 @@ class Faults:
             wait_until(lambda: not deaf.alive() or deaf.of("signals") == ["TERM"], "the signal")
             deaf.wait_end("the end of its grace")
             self.nothing_left(self.w2)
+        with self.test.show("a removed service's task has the grace that it was promised"):
+            self.fleet.service("slow", "--constraint", "node.hostname==w2", "--stop-grace-period",
+                               "60s", secrets=["source=stays,target=x"], command=["stubborn"])
+            slow = self.control.one("slow", node=self.w2)
+            self.fleet.manager().ok("service", "rm", "slow")
+            wait_until(lambda: slow.of("signals") == ["TERM"], "the signal")
+            slow.ask("threading.Event().wait(11)\nvalue = 0")  # longer than without the option
+            slow.exit(0)
+            slow.wait_end("its end")
+            self.nothing_left(self.w2)
 
     # --- the agent -------------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ static void task_make(struct assign_task *t, uint64_t seed, unsigned n) {
     text(t->hostname, sizeof t->hostname);
     t->stop_signal = 1 + (uint32_t)(next() % 64);
     t->reload_signal = 1 + (uint32_t)(next() % 64);
-    t->stop_grace_ns = 1 + (int64_t)(next() >> 2);
+    t->stop_grace_ns = (int64_t)(next() >> 2) + (t->desired == TASK_RUNNING);
     for (t->n = 0; t->n < n; t->n++)
         file_make(&t->files[t->n]);
 }
@@ -344,7 +344,10 @@ static void the_encoder_refuses_what_the_decoder_would(void **state) {
     refused_task(&b);
     task.desired = TASK_PENDING;
     refused_task(&b);
-    task.stop_grace_ns = 0;
+    task.desired = TASK_RUNNING;
+    task.stop_grace_ns = 0; /* how is it to be stopped? */
+    refused_task(&b);
+    task.stop_grace_ns = -1;
     refused_task(&b);
     task.stop_signal = 0;
     refused_task(&b);

@@ -320,6 +320,34 @@ static void nonsense_ends_the_session(void **state) {
     say(ERR_PROTOCOL);
 }
 
+/* What a manager says of a task whose service it knows no more. */
+static void add_end(const char *id) {
+    struct assign_task *t = calloc(1, sizeof *t);
+    assert_non_null(t);
+    *t = (struct assign_task){
+        .desired = TASK_SHUTDOWN, .stop_signal = SIGTERM, .reload_signal = SIGHUP};
+    (void)snprintf(t->id, sizeof t->id, "%s", id);
+    (void)snprintf(t->service_id, sizeof t->service_id, SERVICE);
+    assert_int_equal(assign_add_task(&body, t), OK);
+    free(t);
+}
+
+static void a_task_keeps_its_grace_when_its_service_is_gone(void **state) {
+    (void)state;
+    begin(ASSIGN_COMPLETE, 0, true);
+    add_task(TASK, "trap '' TERM; while :; do sleep 600; done", 0, false);
+    done();
+    WAIT_UNTIL(state_of(TASK) == TASK_RUNNING);
+    task(TASK)->task->stop_grace_ns = 100000000;
+    uint64_t since_ms = now_ms(NULL);
+    begin(ASSIGN_INCREMENTAL, room->results, true);
+    add_end(TASK);
+    done();
+    assert_true(task(TASK)->task->stop_grace_ns == 100000000);
+    WAIT_UNTIL(state_of(TASK) == TASK_SHUTDOWN);
+    assert_true(now_ms(NULL) - since_ms >= 100);
+}
+
 static void another_agent_goes_on_with_what_runs(void **state) {
     (void)state;
     start_one();
@@ -416,6 +444,7 @@ int main(int argc, char **argv) {
         CASE(what_a_cut_off_assignment_had_is_forgotten),
         CASE(an_increment_that_does_not_fit_changes_nothing),
         CASE(nonsense_ends_the_session),
+        CASE(a_task_keeps_its_grace_when_its_service_is_gone),
         CASE(another_agent_goes_on_with_what_runs),
         CASE(a_supervisor_that_is_killed_is_a_task_that_failed),
         CASE(one_that_died_while_no_agent_was_there_failed_too),
