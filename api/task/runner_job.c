@@ -305,8 +305,8 @@ static void start(struct runner *r, struct run_task *j) {
     struct why why = {0};
     int fd;
     if (j->report.state < TASK_ACCEPTED) job_report(r, j, TASK_ACCEPTED, "accepted", "");
-    if (j->task->not_before_ns > utc_ns()) return; /* looked at again by the beat */
-    if (!r->synced && !has_values(r, j)) return;   /* they come with the session */
+    if (j->task->not_before_ns > utc_ns()) return;               /* looked at again by the beat */
+    if ((!r->synced || r->staging) && !has_values(r, j)) return; /* they come */
     enum err e = supervisor_spawn(&fd, &why);
     if (e == OK) e = connect_to(r, j, fd);
     if (e == OK) e = send_order(r, j, &why);

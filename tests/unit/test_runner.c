@@ -424,6 +424,34 @@ static void a_task_waits_for_its_time(void **state) {
     WAIT_UNTIL(state_of(TASK) == TASK_RUNNING);
 }
 
+/* What an assignment has not yet brought is no reason to reject a task. */
+static void a_task_whose_time_comes_within_an_assignment_waits_for_its_end(void **state) {
+    (void)state;
+    static const enum assign_type types[] = {ASSIGN_INCREMENTAL, ASSIGN_COMPLETE};
+    begin(ASSIGN_COMPLETE, 0, true);
+    add_value("one", 1);
+    add_task(TASK, "exec sleep 600", 1, false);
+    done();
+    task(TASK)->task->not_before_ns = INT64_MAX;
+    for (unsigned i = 0; i < ARRAY_SIZE(types); i++) {
+        begin(types[i], types[i] == ASSIGN_COMPLETE ? 0 : room->results, false);
+        if (types[i] == ASSIGN_INCREMENTAL)
+            assert_int_equal(assign_remove_value(&body, ROW_SECRET, SECRET, 1), OK);
+        say(OK);
+        task(TASK)->task->not_before_ns = 0;
+        for (int k = 0; k < 20; k++)
+            turn();
+        assert_int_equal(state_of(TASK), TASK_ACCEPTED);
+        task(TASK)->task->not_before_ns = INT64_MAX;
+        begin(types[i], types[i] == ASSIGN_COMPLETE ? 0 : room->results, true);
+        add_value("two", 1);
+        if (types[i] == ASSIGN_COMPLETE) add_task(TASK, "exec sleep 600", 1, false);
+        done();
+    }
+    WAIT_UNTIL(state_of(TASK) == TASK_RUNNING);
+    assert_true(reads(TASK, "two"));
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "task-supervisor") == 0)
         return supervisor_serve(NULL) == OK ? 0 : 1;
@@ -450,6 +478,7 @@ int main(int argc, char **argv) {
         CASE(one_that_died_while_no_agent_was_there_failed_too),
         CASE(a_node_that_was_removed_ends_all),
         CASE(a_task_waits_for_its_time),
+        CASE(a_task_whose_time_comes_within_an_assignment_waits_for_its_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
