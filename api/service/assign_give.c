@@ -141,7 +141,7 @@ static RESULT give_values(struct assigned *a) {
 }
 
 static bool has_values(const struct assigned *a, const struct known_task *t) {
-    for (unsigned i = 0; i < t->n && t->wanted; i++) {
+    for (unsigned i = 0; i < t->n && t->wanted && !t->uses[i].past; i++) {
         const struct known_value *v = assign_value_of(a, t, &t->uses[i]);
         if (t->uses[i].batch != USE_RECORDED || !v || !v->told) return false;
     }
@@ -156,9 +156,7 @@ static RESULT give_tasks(struct assigned *a) {
         if (!t->changed || t->blocked || (!has_values(a, t) && !runs)) continue;
         if (!assign_task_build(a, t)) continue;
         TRY(put(a, &one));
-        memcpy(t->said, t->hash, sizeof t->said);
-        t->changed = false;
-        t->told = true;
+        assign_task_told(a, t);
     }
     return OK;
 }

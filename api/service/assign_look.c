@@ -210,35 +210,58 @@ bool assign_task_build(struct assigned *a, const struct known_task *t) {
 
 /* --- the look --------------------------------------------------------------------------------- */
 
-static uint64_t batch_of(const struct known_task *t, const struct assign_file *f) {
-    for (unsigned i = 0; i < t->n; i++) {
-        const struct use *u = &t->uses[i];
-        if (u->kind == f->kind && u->version == f->version && strcmp(u->id, f->id) == 0)
-            return u->batch;
-    }
-    return 0;
+static const struct use *use_of(const struct use *uses, unsigned n, enum row_kind kind,
+                                const char *id, uint32_t version) {
+    for (unsigned i = 0; i < n; i++)
+        if (uses[i].kind == kind && uses[i].version == version && strcmp(uses[i].id, id) == 0)
+            return &uses[i];
+    return NULL;
 }
 
-/* One use of a value for all files of it. What was recorded stays so. */
+/* One use of a value for all files of it. What was recorded stays so; what the task has on its node
+ * stays there until it is told what comes instead, since it may start in between. */
 static RESULT take_uses(struct known_task *t, const struct assign_task *from) {
-    struct use *uses = from->n > 0 ? calloc(from->n, sizeof *uses) : NULL;
-    struct known_task made = {.uses = uses};
-    if (from->n > 0 && !uses) return ERR_NOMEM;
+    size_t room = (size_t)from->n + t->n + 1; /* not none */
+    struct use *uses = calloc(room, sizeof *uses);
+    unsigned n = 0;
+    if (!uses) return ERR_NOMEM;
     for (unsigned i = 0; i < from->n; i++) {
         const struct assign_file *f = &from->files[i];
-        bool there = false;
-        for (unsigned k = 0; k < made.n; k++)
-            there |= uses[k].kind == f->kind && uses[k].version == f->version &&
-                     strcmp(uses[k].id, f->id) == 0;
-        if (there) continue;
-        struct use *u = &uses[made.n++];
-        *u = (struct use){.kind = f->kind, .version = f->version, .batch = batch_of(t, f)};
+        if (use_of(uses, n, f->kind, f->id, f->version)) continue;
+        const struct use *before = use_of(t->uses, t->n, f->kind, f->id, f->version);
+        struct use *u = &uses[n++];
+        *u = (struct use){.kind = f->kind, .version = f->version};
         memcpy(u->id, f->id, sizeof u->id);
+        if (before) u->batch = before->batch;
+        if (before) u->told = before->told;
+    }
+    for (unsigned i = 0; i < t->n; i++) {
+        const struct use *u = &t->uses[i];
+        if (!u->told || u->batch != USE_RECORDED) continue;
+        if (use_of(uses, n, u->kind, u->id, u->version)) continue;
+        uses[n] = *u;
+        uses[n++].past = true;
     }
     free(t->uses);
     t->uses = uses;
-    t->n = made.n;
+    t->n = n;
     return OK;
+}
+
+void assign_task_told(struct assigned *a, struct known_task *t) {
+    unsigned kept = 0;
+    for (unsigned i = 0; i < t->n; i++) {
+        struct use u = t->uses[i];
+        const struct known_value *v = assign_value_of(a, t, &u);
+        if (u.past) continue;
+        u.told = v && v->told;
+        t->uses[kept++] = u;
+    }
+    if (kept < t->n) assign_dirty(a); /* the next look takes their values away */
+    t->n = kept;
+    memcpy(t->said, t->hash, sizeof t->said);
+    t->changed = false;
+    t->told = true;
 }
 
 /* What the spec lets through and the wire does not; the scheduler hears of it. */
@@ -303,6 +326,10 @@ struct known_value *assign_value_of(const struct assigned *a, const struct known
 static void need(struct assigned *a, const struct known_task *t, const struct use *u) {
     struct known_value *v = assign_value_of(a, t, u);
     struct known_value key = {.kind = u->kind, .version = u->version};
+    if (u->past) {
+        if (v) v->needed = true;
+        return;
+    }
     if (!v && u->version == 0) {
         assign_drive(a, t, u);
         v = assign_value_of(a, t, u);

@@ -30,6 +30,8 @@ struct use {
     char id[NODE_ID_SIZE + 1];
     uint32_t version; /* 0: a driver's */
     uint64_t batch;   /* of records that tells of it; 0: none yet; USE_RECORDED */
+    bool told;        /* the task as the node knows it has the value */
+    bool past;        /* as it is to be told it has not; kept until then. They come last */
 };
 
 struct known_task {
@@ -146,8 +148,7 @@ uint64_t assign_now(const struct assigns *all);
 void assign_wake(struct assigns *all);
 void assign_dirty(struct assigned *a);
 struct assigned *assign_of_node(const struct assigns *all, const char *node_id);
-void assign_unable(struct assigned *a, const char *what,
-                   const struct why *why); /* and later again */
+void assign_unable(struct assigned *a, const char *what, const struct why *why); /* again later */
 
 unsigned assign_bucket(const char *node_id);
 
@@ -156,8 +157,9 @@ uint64_t assign_pace(struct assigns *all, const char *node_id, enum paced what);
 
 /* assign_look.c: the tables. */
 RESULT assign_look(struct assigned *a); /* ERR_NOMEM: the tables are not whole */
-void assign_forget(struct assigned *a); /* nothing was told */
-void assign_clear(struct assigned *a);  /* frees the tables */
+void assign_task_told(struct assigned *a, struct known_task *t); /* as it is to be told */
+void assign_forget(struct assigned *a);                          /* nothing was told */
+void assign_clear(struct assigned *a);                           /* frees the tables */
 struct known_task *known_task(const struct assigned *a, const char *id);
 struct known_value *known_value(const struct assigned *a, const struct known_value *key);
 struct known_value *known_value_add(struct assigned *a, const struct known_value *key);

@@ -252,6 +252,7 @@ static void take_task(struct mind *n, const struct assign_task *t) {
     *h = (struct had_task){.desired = t->desired, .n = t->n};
     memcpy(h->id, t->id, sizeof h->id);
     if (t->n > 0) h->version = t->files[0].version;
+    if (t->n > 0) memcpy(h->held, t->files[0].id, sizeof h->held);
 }
 
 static void take_value(struct mind *n, const struct assign_value *v) {
@@ -287,6 +288,13 @@ static void take_item(struct mind *n, const struct assign_one *one) {
     }
 }
 
+/* It may start with them at any moment. */
+static void check_values(const struct mind *n) {
+    for (size_t i = 0; i < n->n_tasks; i++)
+        if (n->tasks[i].desired == TASK_RUNNING && n->tasks[i].n > 0)
+            assert_non_null(mind_value(n, n->tasks[i].held, n->tasks[i].version));
+}
+
 static void take_assignment(struct mind *n, struct span body) {
     static struct assign_task task;
     struct cursor in = cursor_of(body);
@@ -303,6 +311,7 @@ static void take_assignment(struct mind *n, struct span body) {
     }
     n->parts++;
     if (!head.last) return;
+    check_values(n);
     n->completes += head.type == ASSIGN_COMPLETE;
     n->assignments++;
     n->at = head.results_in;

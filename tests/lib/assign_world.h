@@ -2,7 +2,8 @@
  * are of the manager's own root, both sides on one loop.
  * The scheduler is off: tasks are rows that a
  * test makes. A node does what it is told at once, and asserts that no task comes before its
- * values, that nothing is removed that it does not have, and that assignments follow one another.
+ * values, that none is without them while it is to run, that nothing is removed that it does not
+ * have, and that assignments follow one another.
  * Everything asserts with cmocka. */
 #ifndef CONCLAVE_TEST_ASSIGN_WORLD_H
 #define CONCLAVE_TEST_ASSIGN_WORLD_H
@@ -34,7 +35,8 @@ struct had_task {
     char id[NODE_ID_SIZE + 1];
     enum task_state desired;
     unsigned n;
-    uint32_t version; /* of the first file */
+    char held[NODE_ID_SIZE + 1]; /* of the first file */
+    uint32_t version;            /* the same */
 };
 
 struct had_value {
