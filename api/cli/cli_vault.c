@@ -272,8 +272,10 @@ const struct verb verb_key_import_escrow = {
     .name = "key import-escrow",
     .words = "FILE",
     .about = "give a cluster its key back from an escrow",
-    .help = "After a restore without it, or when the managers that held the key are lost. The "
-            "other managers get it\nfrom the one that is asked.",
+    .help =
+        "After a restore without it, or when the managers that held the key are lost. Any "
+        "manager may be asked: the\nothers get the key from it, and what older keys have sealed "
+        "is sealed by the present one.",
     .run = run_import,
     .options = import_options,
     .words_min = 1,

@@ -204,14 +204,16 @@ static void tell(struct manager *m, const struct vault_holding *says) {
     a->says = *says;
     enum err e = begin_call(a, VAULT_HOLD);
     if (e == OK) e = buf_u32(&a->request, says->lowest);
+    if (e == OK) e = buf_u8(&a->request, says->held);
     if (e == OK) e = buf_u32(&a->request, says->epoch);
     if (e == OK) e = buf_add(&a->request, says->id, sizeof says->id);
     end_call(m, e);
 }
 
+/* With the key that is spread come all others that the leader has; the current one may be lost. */
 static bool misses(const struct manager *m, const struct vault_row *v) {
-    if (v->next != 0 && !vault_held(m, v, v->next)) return true;
-    return v->current != 0 && !vault_held(m, v, v->current);
+    uint32_t epoch = v->next != 0 ? v->next : v->current;
+    return epoch != 0 && !vault_held(m, v, epoch);
 }
 
 /* What we hold; false: nothing that the leader waits for. */
@@ -223,12 +225,16 @@ static bool holding_of(const struct manager *m, const struct vault_row *v,
     *out = (struct vault_holding){
         .raft_id = m->leader, .lowest = m->self.vault[0].epoch, .epoch = key->epoch};
     memcpy(out->id, key->id, sizeof out->id);
+    for (unsigned i = 0; i < m->self.vault_n; i++) {
+        uint32_t above = m->self.vault[i].epoch - out->lowest;
+        if (above < 8) out->held |= (uint8_t)(1U << above);
+    }
     return true;
 }
 
 static bool same_holding(const struct vault_holding *x, const struct vault_holding *y) {
-    return x->raft_id == y->raft_id && x->lowest == y->lowest && x->epoch == y->epoch &&
-           memcmp(x->id, y->id, sizeof x->id) == 0;
+    return x->raft_id == y->raft_id && x->lowest == y->lowest && x->held == y->held &&
+           x->epoch == y->epoch && memcmp(x->id, y->id, sizeof x->id) == 0;
 }
 
 static void follow(struct manager *m) {
@@ -307,6 +313,7 @@ static RESULT answer_ask(struct manager *m, uint64_t from, struct cursor *c, str
 static RESULT take_holding(struct manager *m, uint64_t from, struct cursor *c) {
     struct vault_holding h = {.raft_id = from};
     TRY(cursor_u32(c, &h.lowest));
+    TRY(cursor_u8(c, &h.held));
     TRY(cursor_u32(c, &h.epoch));
     TRY(cursor_copy(c, h.id, sizeof h.id));
     TRY(cursor_end(c));

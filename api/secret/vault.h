@@ -9,7 +9,9 @@
  *   - the leader misses the one that is spread: it drops it and spreads another;
  *   - the leader misses the current one: it hands over to a holder that is connected; when there is
  *     none, the key is lost until an escrow is imported, and sealing and opening say so. A rotation
- *     leaves it behind: what it had sealed stays closed until it is removed.
+ *     leaves it behind: what it had sealed stays closed until it is removed, or the escrow comes
+ *     to some manager, which leads then and wraps it anew. A key that is older than the current one
+ *     is known by what it opens.
  * A leader without a row (a new cluster) makes epoch 1 at once.
  *
  * Rotation: next key made and kept -> row (next) -> all connected members hold it -> row (current)

@@ -16,6 +16,8 @@
 #include "api/secret/escrow.h"
 #include "api/secret/secrets.h"
 
+#define TRIES_MAX 16 /* values that a key is tried on; one may be damaged */
+
 struct escrow {
     struct job job; /* first: the one of exec */
     struct exec *exec;
@@ -101,16 +103,50 @@ static void write_audit(struct escrow *x, const char *detail) {
 
 /* --- imports ---------------------------------------------------------------------------------- */
 
-/* Is it of use here, and the very one as far as the state can tell? */
-static bool fits(const struct manager *m, const struct vault_row *v, const struct vault_key *k) {
-    uint32_t highest = v->next > v->current ? v->next : v->current;
-    if (k->epoch < v->oldest || k->epoch > highest || vault_held(m, v, k->epoch)) return false;
-    if (k->epoch == v->current) return memcmp(k->id, v->key_ids[0], VAULT_KEY_ID) == 0;
-    if (k->epoch == v->next) return memcmp(k->id, v->key_ids[1], VAULT_KEY_ID) == 0;
-    return true;
+struct trial {
+    const struct vault_key *key;
+    unsigned n; /* values that it was tried on */
+    bool opens; /* the last one */
+};
+
+static bool try_value(void *ctx, const struct row *row) {
+    struct trial *t = ctx;
+    struct value_row v;
+    struct secret *data_key = NULL;
+    if (value_decode(row->body, &v) != OK || v.epoch != t->key->epoch) return true;
+    t->n++;
+    t->opens = vault_unwrap(t->key, row->id, &v, &data_key) == OK;
+    secret_free(data_key);
+    return !t->opens && t->n < TRIES_MAX;
 }
 
-static RESULT take(struct escrow *x, unsigned *n) {
+static struct trial try_key(const struct manager *m, const struct vault_key *key) {
+    struct trial t = {.key = key};
+    if (key) row_all(m->store, ROW_VALUE, try_value, &t);
+    return t;
+}
+
+enum fit { NOT_MISSING, FITS, WRONG };
+
+/* The state has no id of an older key: what that sealed tells. */
+static enum fit fit_older(const struct manager *m, const struct vault_key *k) {
+    if (try_key(m, vault_key_of(&m->self, k->epoch)).opens) return NOT_MISSING;
+    struct trial t = try_key(m, k);
+    if (t.n == 0) return NOT_MISSING; /* nothing needs it */
+    return t.opens ? FITS : WRONG;
+}
+
+/* Is it of use here, and the very one? */
+static enum fit fit(const struct manager *m, const struct vault_row *v, const struct vault_key *k) {
+    const uint8_t *id = k->epoch == v->current ? v->key_ids[0] : v->key_ids[1];
+    uint32_t highest = v->next > v->current ? v->next : v->current;
+    if (k->epoch < v->oldest || k->epoch > highest) return NOT_MISSING;
+    if (k->epoch != v->current && k->epoch != v->next) return fit_older(m, k);
+    if (vault_held(m, v, k->epoch)) return NOT_MISSING;
+    return memcmp(k->id, id, VAULT_KEY_ID) == 0 ? FITS : WRONG;
+}
+
+static RESULT take(struct escrow *x, unsigned *n, bool *wrong) {
     struct manager *m = x->manager;
     struct node_identity brought;
     struct row row;
@@ -121,11 +157,14 @@ static RESULT take(struct escrow *x, unsigned *n) {
                      : fail_with(&x->why, ERR_BUSY, "the cluster is being founded; try again");
     if (e == OK) e = vault_keys_take(&brought, secret_span(x->keys));
     for (unsigned i = 0; e == OK && i < brought.vault_n; i++) {
-        if (!fits(m, &v, &brought.vault[i])) continue;
+        enum fit is = fit(m, &v, &brought.vault[i]);
+        *wrong |= is == WRONG;
+        if (is != FITS) continue;
         e = vault_keep(m, brought.vault[i].epoch, brought.vault[i].key, &x->why);
         *n += e == OK;
     }
     identity_clear(&brought);
+    manager_wipe_stack(m);
     return e;
 }
 
@@ -133,9 +172,10 @@ static void go_on_import(struct escrow *x) {
     struct manager *m = x->manager;
     struct why none;
     unsigned n = 0;
+    bool wrong = false;
     manager_wipe_stack(m);
-    x->error = take(x, &n);
-    if (x->error == OK && n == 0 && vault_ready(m, &none) != OK)
+    x->error = take(x, &n, &wrong);
+    if (x->error == OK && n == 0 && (wrong || vault_ready(m, &none) != OK))
         x->error = fail_with(&x->why, ERR_PRECONDITION,
                              "none of the keys in the escrow is one that is missing here");
     if (x->error != OK) {

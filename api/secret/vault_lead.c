@@ -7,6 +7,7 @@
  *   next != 0 ---------> all who are connected hold it, and a majority -> current = next
  *   current is missing > hand over to a holder
  *   oldest < current --> values wrapped anew -> none is left below -> oldest = current
+ *   their key is missing > hand over to a holder
  *   start, or a secret was shredded and nobody has rotated since
  *   -------------------> another key kept -> next */
 #include "api/secret/vault_parts.h"
@@ -225,11 +226,18 @@ static void spread(struct manager *m, const struct row *row, const struct vault_
     write_row(m, row, &v, v.current, "is the current one");
 }
 
-/* --- a leader without the current key --------------------------------------------------------- */
+/* --- a leader without a key ------------------------------------------------------------------- */
+
+static bool says_he_holds(const struct manager *m, const struct vault_row *v, const struct node *n,
+                          uint32_t epoch) {
+    const struct vault_holding *h = says(m->vault, n->raft_id);
+    if (epoch == v->current) return h && holds(m, v, n);
+    return h && epoch - h->lowest < 8 && (h->held >> (epoch - h->lowest) & 1) != 0;
+}
 
 /* True: somebody who is connected holds it, and is asked to lead. His own word counts, not the
  * row's: two who have lost it would hand over to each other for ever. */
-static bool hand_over(struct manager *m, const struct vault_row *v) {
+static bool hand_over(struct manager *m, const struct vault_row *v, uint32_t epoch) {
     struct vault *a = m->vault;
     struct replica_status status;
     struct why why = {0};
@@ -239,13 +247,13 @@ static bool hand_over(struct manager *m, const struct vault_row *v) {
         const struct replica_member *member = &status.members[i];
         const struct node *n = cluster_node(store_cluster(m->store), member->raft_id);
         if (!n || member->raft_id == m->self.raft_id || member->role != REPLICA_VOTER) continue;
-        if (!admin_hears(m, member) || !says(a, n->raft_id) || !holds(m, v, n)) continue;
+        if (!admin_hears(m, member) || !says_he_holds(m, v, n, epoch)) continue;
         any = true;
         if (vault_now(m) < a->hand_over_ms) break;
         a->hand_over_ms = vault_now(m) + HAND_OVER_MS;
         log_event(m->config.log, LOG_INFO, "keys",
                   "this leader misses the cluster key of epoch %u; %s is to lead, which holds it",
-                  v->current, n->name);
+                  epoch, n->name);
         if (replica_transfer(m->replica, member->raft_id, &why) == OK) break;
         log_event(m->config.log, LOG_WARNING, "keys", "it can't: %s", why.text);
     }
@@ -254,7 +262,7 @@ static bool hand_over(struct manager *m, const struct vault_row *v) {
 
 static void missing(struct manager *m, const struct row *row, const struct vault_row *v) {
     struct vault *a = m->vault;
-    if (hand_over(m, v)) return;
+    if (hand_over(m, v, v->current)) return;
     if (store_cluster(m->store)->n > 1 && vault_now(m) < m->led_since_ms + LOST_MS) return;
     if (!vault_values_below(m->store, v->current + 1)) { /* nothing is lost with it */
         spread_new(m, row, v);
@@ -324,6 +332,19 @@ static bool look_at(void *ctx, const struct row *row) {
     return true;
 }
 
+/* Values are left that can't be wrapped. If their key is with another manager, he is to lead. */
+static void stuck(struct manager *m, const struct vault_row *v) {
+    struct vault *a = m->vault;
+    uint32_t epoch = v->oldest;
+    while (epoch < v->current && !vault_values_below(m->store, epoch + 1))
+        epoch++;
+    (void)snprintf(a->text, sizeof a->text,
+                   "%u values can't be wrapped anew, because the key of their epoch is not held: "
+                   "import its escrow, or remove them",
+                   a->stuck);
+    if (!vault_key_of(&m->self, epoch)) (void)hand_over(m, v, epoch);
+}
+
 static void wrap_step(struct manager *m, const struct row *row, const struct vault_row *before) {
     struct vault *a = m->vault;
     struct vault_row v;
@@ -347,11 +368,7 @@ static void wrap_step(struct manager *m, const struct row *row, const struct vau
     if (w.n > 0 || w.full || w.error != OK) return;
     a->wrapped_to[0] = 0; /* from the beginning */
     a->wrap_ms = vault_now(m) + PASS_MS;
-    if (a->stuck > 0)
-        (void)snprintf(a->text, sizeof a->text,
-                       "%u values can't be wrapped anew, because the key of their epoch is not "
-                       "held: import its escrow, or remove them",
-                       a->stuck);
+    if (a->stuck > 0) stuck(m, before);
 }
 
 /* --- shreddings that were left alone ---------------------------------------------------------- */

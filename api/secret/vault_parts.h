@@ -10,7 +10,8 @@
  *   ASK:     32 bytes X25519 key, made for this question. The answer is a sealed box for it
  *            (crypto_box_seal), so that no buffer on the way holds a key: the leader's keys as in
  *            identity.h. ERR_PRECONDITION: the leader has lost the current one.
- *   HOLD:    u32 lowest epoch held, u32 epoch, 16 bytes id of its key: the caller holds them. "".
+ *   HOLD:    u32 lowest epoch held, u8 those held (bit i: that one + i), u32 epoch, 16 bytes id of
+ *            its key: the caller holds them. "".
  *   START:   u32 current epoch as the caller has seen it, u8 asked before: rotate. ""
  *   SETTLED: nothing. OK when all members that are connected have dropped what is destroyed. */
 enum vault_call_kind { VAULT_ASK = 1, VAULT_HOLD = 2, VAULT_START = 3, VAULT_SETTLED = 4 };
@@ -19,6 +20,7 @@ enum vault_call_kind { VAULT_ASK = 1, VAULT_HOLD = 2, VAULT_START = 3, VAULT_SET
 struct vault_holding {
     uint64_t raft_id;         /* whose it is; 0: nobody's */
     uint32_t lowest;          /* epoch held */
+    uint8_t held;             /* bit i: epoch lowest + i */
     uint32_t epoch;           /* held, too */
     uint8_t id[VAULT_KEY_ID]; /* of its key */
 };

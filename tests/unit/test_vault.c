@@ -1,6 +1,6 @@
 /* The cluster keys on real managers, alone and three of them on one loop: what is sealed under
- * them, their rotation with what was off meanwhile, their loss and their escrow; and that no key
- * and no value is in the log, in the state, or in a file. */
+ * them, their rotation with what was off meanwhile; and that no key and no value is in the log, in
+ * the state, or in a file. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,65 +18,10 @@
 #include "api/node/roles.h"
 #include "api/secret/secrets_parts.h"
 #include "api/secret/vault.h"
-#include "tests/lib/loners.h"
 #include "tests/lib/scratch.h"
+#include "tests/lib/vault_world.h"
 
 static const char value[] = "correct horse battery staple";
-static const struct actor tester = {.who = "operator", .from = "socket"};
-
-/* --- short forms ------------------------------------------------------------------------------ */
-
-static struct loners all; /* of the test that runs */
-static char made_id[NODE_ID_SIZE + 1];
-
-static void on_held(void *ctx, enum err e, const char *text, const char *id, uint32_t version) {
-    (void)version;
-    loners_done(ctx, e, text);
-    (void)snprintf(made_id, sizeof made_id, "%s", id);
-}
-
-static void must(enum err e, const struct why *why) {
-    if (e != OK) fail_msg("%s: %s", err_name(e), why->text);
-}
-
-static void await_done(enum err want) {
-    loners_wait(&all);
-    if (all.error != want) fail_msg("%s: %s", err_name(all.error), all.text);
-    all.done = false;
-}
-
-static const char *create(struct manager *m, const char *name, struct span bytes) {
-    struct why why = {0};
-    struct held_spec spec = {
-        .kind = ROW_SECRET, .name = span_str(name), .templating = "", .driver = "", .value = bytes};
-    all.done = false;
-    must(secrets_create(m, &spec, &tester, on_held, &all, &why), &why);
-    await_done(OK);
-    return made_id;
-}
-
-static bool opens(const struct manager *m, const char *id, const char *want) {
-    struct secret *s = NULL;
-    uint32_t version;
-    if (secrets_value(m, ROW_SECRET, id, 0, &s, &version, NULL) != OK) return false;
-    bool same = span_equal(secret_span(s), span_str(want));
-    secret_free(s);
-    return same;
-}
-
-static void rotate(struct manager *m) {
-    struct why why = {0};
-    all.done = false;
-    must(vault_rotate(m, &tester, loners_done, &all, &why), &why);
-    await_done(OK);
-}
-
-static struct vault_row vault_of(const struct manager *m) {
-    struct row row;
-    struct vault_row v;
-    assert_true(vault_row_get(m->store, &row, &v));
-    return v;
-}
 
 /* The stored row of a secret's newest value; its spans are copied. */
 static void value_of(const struct manager *m, const char *id, char value_id[NODE_ID_SIZE + 1],
@@ -328,23 +273,6 @@ static bool holds_alone(void *ctx) {
            vault_of(h->manager).oldest == h->epoch;
 }
 
-static bool three_voters(void *ctx) {
-    struct replica_status status;
-    const struct loner *leader = loners_leader(ctx);
-    unsigned voters = 0;
-    replica_status(leader->manager->replica, &status);
-    for (unsigned i = 0; i < status.n; i++)
-        voters += status.members[i].role == REPLICA_VOTER && status.members[i].active;
-    return voters + 1 >= 3 && vault_of(leader->manager).n == 3;
-}
-
-static void start_three(void) {
-    loners_start(&all, false);
-    (void)loners_join(&all, NODE_MANAGER);
-    (void)loners_join(&all, NODE_MANAGER);
-    loners_until(&all, three_voters, &all);
-}
-
 static void a_new_manager_has_the_keys_with_its_admission(void **state) {
     (void)state;
     loners_start(&all, false);
@@ -487,162 +415,6 @@ static void keys_go_to_managers_only(void **state) {
     loners_end(&all);
 }
 
-/* --- loss and escrow -------------------------------------------------------------------------- */
-
-static struct buf kept; /* an escrow file */
-
-static void on_escrowed(void *ctx, enum err e, const char *text, struct span file) {
-    if (e == OK) assert_int_equal(buf_add_span(&kept, file), OK);
-    loners_done(ctx, e, text);
-}
-
-static struct secret *words(const char *text) {
-    struct secret *s;
-    assert_int_equal(secret_new(text, strlen(text), &s), OK);
-    return s;
-}
-
-static bool is_lost(void *ctx) {
-    struct why why = {0};
-    return vault_ready(ctx, &why) == ERR_PRECONDITION && strstr(why.text, "escrow") != NULL;
-}
-
-static void import(struct manager *m, struct span file, const char *passphrase, enum err want) {
-    struct why why = {0};
-    struct secret *phrase = words(passphrase);
-    all.done = false;
-    must(vault_import(m, file, phrase, &tester, loners_done, &all, &why), &why);
-    await_done(want);
-    secret_free(phrase);
-}
-
-static void a_lost_key_comes_back_from_its_escrow(void **state) {
-    (void)state;
-    struct why why = {0};
-    struct held_spec spec = {.kind = ROW_SECRET,
-                             .name = span_str("new"),
-                             .templating = "",
-                             .driver = "",
-                             .value = span_str("x")};
-    loners_start(&all, true);
-    struct manager *m = all.at[0].manager;
-    char id[NODE_ID_SIZE + 1];
-    struct secret *phrase = words("apart from the backups");
-    kept = buf_new(ESCROW_MAX);
-    (void)snprintf(id, sizeof id, "%s", create(m, "db", span_str(value)));
-    all.done = false;
-    must(vault_escrow(m, phrase, &tester, on_escrowed, &all, &why), &why);
-    assert_int_equal(vault_escrow(m, phrase, &tester, on_escrowed, &all, &why), ERR_BUSY);
-    await_done(OK);
-    assert_false(loners_found(&kept, secret_span(m->self.vault[0].key)));
-    vault_key_drop(&m->self, 1);
-    assert_int_equal(identity_store(&m->self, m->keys, &why), OK);
-    loners_until(&all, is_lost, m);
-    assert_false(opens(m, id, value));
-    assert_int_equal(secrets_create(m, &spec, &tester, on_held, &all, &why), ERR_PRECONDITION);
-    import(m, buf_span(&kept), "another passphrase", ERR_WRONG_KEY);
-    import(m, buf_span(&kept), "apart from the backups", OK);
-    assert_true(opens(m, id, value));
-    loner_stop(&all.at[0]);
-    loner_again(&all.at[0]);
-    assert_true(opens(all.at[0].manager, id, value));
-    secret_free(phrase);
-    buf_free(&kept);
-    loners_end(&all);
-}
-
-static bool has_next(void *ctx) { return vault_of(ctx).current == 2; }
-
-static void a_key_that_is_lost_with_nothing_sealed_is_replaced(void **state) {
-    (void)state;
-    loners_start(&all, true);
-    struct manager *m = all.at[0].manager;
-    vault_key_drop(&m->self, 1);
-    loners_until(&all, has_next, m);
-    (void)create(m, "db", span_str(value));
-    assert_true(opens(m, made_id, value));
-    loners_end(&all);
-}
-
-static bool is_told(void *ctx) { return ((const struct loners *)ctx)->done; }
-
-/* No escrow was kept: what was sealed is lost, and the cluster goes on without it. */
-static void a_lost_key_can_be_left_behind(void **state) {
-    (void)state;
-    struct why why = {0};
-    struct vault_status status;
-    struct loners removing = {0};
-    char id[NODE_ID_SIZE + 1];
-    loners_start(&all, true);
-    struct manager *m = all.at[0].manager;
-    (void)snprintf(id, sizeof id, "%s", create(m, "db", span_str(value)));
-    vault_key_drop(&m->self, 1);
-    loners_until(&all, is_lost, m);
-    all.done = false;
-    must(vault_rotate(m, &tester, loners_done, &removing, &why), &why);
-    loners_until(&all, has_next, m);
-    const char *other = create(m, "other", span_str("new"));
-    assert_true(opens(m, other, "new"));
-    assert_false(opens(m, id, value));
-    assert_false(removing.done); /* the old value keeps it from its end */
-    vault_status(m, &status);
-    assert_int_equal(status.oldest, 1);
-    all.done = false;
-    must(secrets_remove(m, ROW_SECRET, id, &tester, on_held, &all, &why), &why);
-    await_done(OK);
-    loners_until(&all, is_told, &removing);
-    assert_int_equal(removing.error, OK);
-    assert_int_equal(vault_of(m).oldest, 2);
-    loners_end(&all);
-}
-
-static bool all_hold(void *ctx) {
-    struct loners *who = ctx;
-    for (unsigned i = 0; i < who->n; i++)
-        if (vault_ready(who->at[i].manager, NULL) != OK) return false;
-    return true;
-}
-
-static void a_leader_that_misses_the_key_lets_a_holder_lead(void **state) {
-    (void)state;
-    start_three();
-    const char *id = create(loners_leader(&all)->manager, "db", span_str(value));
-    struct loner *before = loners_leader(&all);
-    vault_key_drop(&before->manager->self, 1);
-    assert_int_equal(vault_ready(before->manager, NULL), ERR_BUSY); /* not lost: others hold it */
-    loners_until(&all, all_hold, &all);
-    assert_true(loners_leader(&all) != before);
-    assert_int_equal(vault_of(before->manager).current, 1); /* it is the same key */
-    assert_true(opens(before->manager, id, value));
-    loners_end(&all);
-}
-
-static void an_escrow_may_be_given_to_any_manager(void **state) {
-    (void)state;
-    struct why why = {0};
-    struct secret *phrase = words("apart");
-    start_three();
-    char id[NODE_ID_SIZE + 1];
-    kept = buf_new(ESCROW_MAX);
-    (void)snprintf(id, sizeof id, "%s",
-                   create(loners_leader(&all)->manager, "db", span_str(value)));
-    all.done = false;
-    must(vault_escrow(all.at[1].manager, phrase, &tester, on_escrowed, &all, &why), &why);
-    await_done(OK);
-    for (unsigned i = 0; i < all.n; i++)
-        vault_key_drop(&all.at[i].manager->self, 1);
-    loners_until(&all, is_lost, loners_leader(&all)->manager);
-    struct loner *follower = loners_leader(&all) == &all.at[0] ? &all.at[1] : &all.at[0];
-    loners_until(&all, is_lost, follower->manager); /* the leader has said so */
-    import(follower->manager, buf_span(&kept), "apart", OK);
-    loners_until(&all, all_hold, &all);
-    for (unsigned i = 0; i < all.n; i++)
-        assert_true(opens(all.at[i].manager, id, value));
-    secret_free(phrase);
-    buf_free(&kept);
-    loners_end(&all);
-}
-
 /* --- shredding -------------------------------------------------------------------------------- */
 
 struct counted {
@@ -722,11 +494,6 @@ int main(void) {
         cmocka_unit_test(a_demoted_manager_has_no_key_left),
         cmocka_unit_test(calls_that_are_not_understood_are_refused),
         cmocka_unit_test(keys_go_to_managers_only),
-        cmocka_unit_test(a_lost_key_comes_back_from_its_escrow),
-        cmocka_unit_test(a_key_that_is_lost_with_nothing_sealed_is_replaced),
-        cmocka_unit_test(a_lost_key_can_be_left_behind),
-        cmocka_unit_test(a_leader_that_misses_the_key_lets_a_holder_lead),
-        cmocka_unit_test(an_escrow_may_be_given_to_any_manager),
         cmocka_unit_test(shredding_destroys_what_ever_opened_it),
         cmocka_unit_test(a_shredding_that_was_cut_short_is_finished),
     };
