@@ -1,6 +1,6 @@
-/* `conclave run`: one command of this node's operator, with secrets as its files. This process is
- * the command's supervisor; the node's agent brings the values to it over a socket, so that they
- * are never in an argument, a variable, a file or an answer. */
+/* `conclave run`: one command of this node's operator, with secrets and configs as its files. This
+ * process is the command's supervisor; the node's agent brings the values to it over a socket, so
+ * that they are never in an argument, a variable, a file or an answer. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +17,8 @@
 static const struct option_spec options[] = {
     {"secret", "NAME[,target=,uid=,gid=,mode=,version=]",
      "a secret as a file of /run/secrets; may be given several times"},
+    {"config", "NAME[,target=,uid=,gid=,mode=,version=]",
+     "a config as the file /NAME; may be given several times"},
     {"image", "PATH", "a root file system of this node; its own, read-only, unless told"},
     {"mount", "SOURCE:TARGET[:ro]", "a directory of the node; may be given several times"},
     {"user", "USER[:GROUP]", "whom it runs as; root unless told"},
@@ -111,8 +113,9 @@ static RESULT make_order(const struct cli *cli, struct lists *l, struct sup_orde
 
 /* --- the request ------------------------------------------------------------------------------ */
 
-static void put_file(struct jout *j, const struct file_word *f) {
+static void put_file(struct jout *j, const char *kind, const struct file_word *f) {
     jout_open(j, '{');
+    jout_put_text(j, "kind", kind);
     jout_put_text(j, "name", f->name);
     jout_put_text(j, "target", f->target);
     jout_put_number(j, "uid", f->uid);
@@ -122,22 +125,31 @@ static void put_file(struct jout *j, const struct file_word *f) {
     jout_close(j, '}');
 }
 
-static RESULT make_body(const struct cli *cli, const char *id, struct buf *out, struct why *why) {
+static RESULT put_files(const struct cli *cli, const char *kind, struct jout *j, unsigned *n,
+                        struct why *why) {
     struct file_word f;
+    unsigned at = 0;
+    for (const char *text; (text = cli_option_next(cli, kind, &at)); (*n)++) {
+        TRY(file_word_parse(text, true, &f, why));
+        put_file(j, kind, &f);
+    }
+    return OK;
+}
+
+static RESULT make_body(const struct cli *cli, const char *id, struct buf *out, struct why *why) {
     struct jout j;
-    unsigned at = 0, n = 0;
+    unsigned n = 0;
     jout_start(&j, out);
     jout_open(&j, '{');
     jout_put_text(&j, "id", id);
     jout_key(&j, "files");
     jout_open(&j, '[');
-    for (const char *text; (text = cli_option_next(cli, "secret", &at)); n++) {
-        TRY(file_word_parse(text, true, &f, why));
-        put_file(&j, &f);
-    }
+    TRY(put_files(cli, "secret", &j, &n, why));
+    TRY(put_files(cli, "config", &j, &n, why));
     jout_close(&j, ']');
     jout_close(&j, '}');
-    if (n == 0) return fail_with(why, ERR_USAGE, "name a secret: --secret NAME");
+    if (n == 0)
+        return fail_with(why, ERR_USAGE, "name a secret or a config: --secret NAME, --config NAME");
     return jout_end(&j);
 }
 
@@ -177,14 +189,14 @@ static enum err run(struct cli *cli, struct why *why) {
 
 const struct verb verb_run = {
     .name = "run",
-    .words = "--secret NAME [OPTIONS] -- COMMAND...",
-    .about = "run one command on this node, with secrets as its files",
+    .words = "--secret|--config NAME [OPTIONS] -- COMMAND...",
+    .about = "run one command on this node, with secrets and configs as its files",
     .help = "The secrets are in /run/secrets, in memory that only this command sees, and gone when "
             "it ends. It has\nnamespaces of its own, a /tmp and a /run of its own, and the node's "
             "files read-only. Its exit code is that of\nthe command; 128 and the number of the "
-            "signal that ended it.\n\nA node may have a secret whose label conclave.run lists it "
-            "(names or ids, separated by ','; '*' all); a\nmanager may have every secret. Each "
-            "time is a record of the audit.",
+            "signal that ended it.\n\nA node may have a secret or config whose label conclave.run "
+            "lists it (names or ids, separated by ',';\n'*' all); a manager may have every one. "
+            "Each time is a record of the audit.",
     .run = run,
     .options = options,
     .words_min = 1,

@@ -16,8 +16,6 @@ static enum row_kind kind_of(const struct exchange *x) {
     return strncmp(x->route->path, "/conclave/v1/configs", 20) == 0 ? ROW_CONFIG : ROW_SECRET;
 }
 
-static const char *word_of(enum row_kind kind) { return kind == ROW_CONFIG ? "config" : "secret"; }
-
 static size_t size_max(enum row_kind kind) {
     return kind == ROW_CONFIG ? CONFIG_SIZE_MAX : SECRET_SIZE_MAX;
 }
@@ -27,7 +25,7 @@ static RESULT find(const struct exchange *x, const char *text, struct row *row,
     const struct api *api = x->ctx;
     enum row_kind kind = kind_of(x);
     if (text[0] == '\0')
-        return fail_with(why, ERR_INVALID, "which %s is meant is not told", word_of(kind));
+        return fail_with(why, ERR_INVALID, "which %s is meant is not told", held_word(kind));
     TRY(row_find(api->manager->store, kind, text, row, why));
     return held_decode(row->body, held);
 }
@@ -112,7 +110,7 @@ static void show(struct exchange *x) {
     struct why why = {0};
     struct row row;
     struct held_row held;
-    enum err e = http_query(x->head.query, word_of(kind_of(x)), text, sizeof text);
+    enum err e = http_query(x->head.query, held_word(kind_of(x)), text, sizeof text);
     if (e == OK || e == ERR_NOT_FOUND) e = find(x, text, &row, &held, &why);
     if (e != OK) {
         api_fail(x, e, &why);
@@ -216,7 +214,7 @@ static RESULT read_value(const json_t *body, enum row_kind kind, struct secret *
         size--;
     if (!from.text || size == 0 || size > size_max(kind))
         return fail_with(why, from.text && size > 0 ? ERR_TOO_LARGE : ERR_INVALID,
-                         "a %s has 1 to %zu bytes", word_of(kind), size_max(kind));
+                         "a %s has 1 to %zu bytes", held_word(kind), size_max(kind));
     enum err e = secret_fill(size, decode, &from, out);
     return e == ERR_INVALID ? fail_with(why, e, "field value is not base64") : e;
 }
@@ -294,7 +292,7 @@ static enum err put(struct exchange *x, const json_t *body, const struct actor *
     struct row row;
     struct held_row held;
     struct secret *value = NULL;
-    TRY(find(x, jin_string(body, word_of(kind)), &row, &held, why));
+    TRY(find(x, jin_string(body, held_word(kind)), &row, &held, why));
     TRY(read_value(body, kind, &value, why));
     enum err e =
         secrets_put(api->manager, kind, row.id, secret_span(value), actor, on_changed, x, why);
@@ -309,7 +307,7 @@ static enum err label(struct exchange *x, const json_t *body, const struct actor
     struct row row;
     struct held_row held;
     struct buf labels = buf_new(2 * NODE_LABELS_BYTES);
-    TRY(find(x, jin_string(body, word_of(kind)), &row, &held, why));
+    TRY(find(x, jin_string(body, held_word(kind)), &row, &held, why));
     enum err e = labels_change(held.labels, json_object_get(body, "labels_add"),
                                json_object_get(body, "labels_remove"), &labels, why);
     if (e == OK)
@@ -327,7 +325,7 @@ static enum err remove_one(struct exchange *x, const json_t *body, const struct 
     struct held_row held;
     uint64_t version = 0;
     TRY(jin_u64(body, "version", &version, why));
-    TRY(find(x, jin_string(body, word_of(kind)), &row, &held, why));
+    TRY(find(x, jin_string(body, held_word(kind)), &row, &held, why));
     if (version == 0) return secrets_remove(api->manager, kind, row.id, actor, on_changed, x, why);
     if (version > UINT32_MAX || !held_version(&held, (uint32_t)version))
         return fail_with(why, ERR_NOT_FOUND, "%.*s has no version %llu", (int)row.name.size,

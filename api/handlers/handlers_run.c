@@ -1,5 +1,5 @@
-/* `conclave run` on this node: its supervisor listens already, and asks to be brought secrets. No
- * value is in the request or in the answer. */
+/* `conclave run` on this node: its supervisor listens already, and asks to be brought secrets and
+ * configs. No value is in the request or in the answer. */
 #include "api/api.h"
 #include "api/task/runner.h"
 #include "api/task/supervisor.h"
@@ -8,7 +8,11 @@
 
 static RESULT read_file(const json_t *file, struct assign_file *out, struct why *why) {
     uint64_t uid = 0, gid = 0, mode = 0444, version = 0;
-    *out = (struct assign_file){.kind = ROW_SECRET};
+    const char *kind = jin_string(file, "kind");
+    bool config = strcmp(kind, "config") == 0;
+    *out = (struct assign_file){.kind = config ? ROW_CONFIG : ROW_SECRET};
+    if (!config && strcmp(kind, "secret") != 0)
+        return fail_with(why, ERR_INVALID, "kind of a file: secret or config");
     TRY(jin_text(file, "name", out->name, sizeof out->name, why));
     TRY(jin_text(file, "target", out->target, sizeof out->target, why));
     TRY(jin_u64(file, "uid", &uid, why));

@@ -28,6 +28,8 @@ struct held_spec {
     struct span value; /* empty with a driver */
 };
 
+const char *held_word(enum row_kind kind); /* "secret", "config" */
+
 typedef void held_done(void *ctx, enum err e, const char *text, const char *id, uint32_t version);
 RESULT secrets_create(struct manager *m, const struct held_spec *spec, const struct actor *actor,
                       held_done *done, void *ctx, struct why *why);

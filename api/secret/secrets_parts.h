@@ -20,7 +20,6 @@ struct held_op {
     void *ctx; /* of done */
 };
 
-const char *held_word(enum row_kind kind); /* "secret", "config" */
 RESULT held_op_new(struct manager *m, enum row_kind kind, held_done *done, void *ctx,
                    struct held_op **out, struct why *why);
 RESULT held_op_remove(struct held_op *op, const char *id, enum audit_what what,

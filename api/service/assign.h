@@ -8,7 +8,7 @@
  *                 last one says so, and takes effect as a whole
  *   NODE_TASKS    node -> manager: reports on tasks (state, message, error, exit code, pid)
  *   NODE_RESYNC   node -> manager: applies_to was not what it has; COMPLETE is sent again
- *   NODE_FETCH    node -> manager: `conclave run` on that node asks for secrets by name
+ *   NODE_FETCH    node -> manager: `conclave run` on that node asks for secrets, configs
  *   NODE_FETCHED  the answer: values, or an error
  *
  * What an assignment carries: tasks with all that is needed to run them (assign_task), secrets and
@@ -22,7 +22,7 @@
  * assign_step works out the difference for those only. Drivers: a value of a secret that has one is
  * asked of it on a worker thread (driver.h) for each task.
  *
- * NODE_FETCH is allowed to a node whose row names it: a secret's label `conclave.run` lists the
+ * NODE_FETCH is allowed to a node whose row names it: the label `conclave.run` lists the
  * nodes (ids, names that the operator gave, separated by ','; '*' all) that may; a manager may
  * always. */
 #ifndef CONCLAVE_ASSIGN_H

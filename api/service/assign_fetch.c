@@ -1,7 +1,7 @@
-/* `conclave run`: a node asks for secrets by name, for a command of its operator. A manager may
- * have any; a worker those whose label `conclave.run` names it. What is there and may not be had,
- * and what is not there, are answered alike, and written down as denied; what is given is written
- * down before. All or nothing. */
+/* `conclave run`: a node asks for secrets and configs by name, for a command of its operator. A
+ * manager may have any; a worker those whose label `conclave.run` names it. What is there and may
+ * not be had, and what is not there, are answered alike, and written down as denied; what is given
+ * is written down before. All or nothing. */
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@ struct fetching {
     struct assigns *all;
     struct assigned *a; /* NULL: it is gone */
     struct fetch fetch;
-    char ids[SERVICE_REFS_MAX][NODE_ID_SIZE + 1]; /* of the secrets */
+    char ids[SERVICE_REFS_MAX][NODE_ID_SIZE + 1]; /* of what is wanted */
     enum err verdict;
     struct why why;
     bool writing; /* the record is on its way */
@@ -50,7 +50,7 @@ static RESULT add_record(struct fetching *f, unsigned i, struct buf *changes) {
     struct assigned *a = f->a;
     char who[8 + NODE_ID_SIZE];
     struct audit_record r = {.what = f->verdict == OK ? AUDIT_READ : AUDIT_DENY,
-                             .kind = ROW_SECRET,
+                             .kind = f->fetch.want[i].kind,
                              .version = f->fetch.want[i].version};
     (void)snprintf(who, sizeof who, "node %s", a->link->id);
     memcpy(r.id, f->ids[i], sizeof r.id);
@@ -73,7 +73,8 @@ static RESULT judge_held(struct fetching *f, unsigned i, const struct row *row,
                          name);
     const struct held_version *v = held_version(held, version);
     if (!v)
-        return fail_with(&f->why, ERR_NOT_FOUND, "the secret %s has no version %u", name, version);
+        return fail_with(&f->why, ERR_NOT_FOUND, "the %s %s has no version %u",
+                         held_word(row->kind), name, version);
     f->fetch.want[i].version = v->number;
     memcpy(f->ids[i], row->id, sizeof f->ids[i]);
     return OK;
@@ -83,16 +84,17 @@ static RESULT judge(struct fetching *f, unsigned i, const struct row *row,
                     const struct node_row *node) {
     struct held_row *held = &f->all->held;
     const char *name = f->fetch.want[i].name;
-    struct row secret;
-    bool there = row_named(f->all->manager->store, ROW_SECRET, span_str(name), &secret) &&
-                 held_decode(secret.body, held) == OK;
-    if (there && may_have(held->labels, row, node)) return judge_held(f, i, &secret, held);
+    enum row_kind kind = f->fetch.want[i].kind;
+    struct row wanted;
+    bool there = row_named(f->all->manager->store, kind, span_str(name), &wanted) &&
+                 held_decode(wanted.body, held) == OK;
+    if (there && may_have(held->labels, row, node)) return judge_held(f, i, &wanted, held);
     if (node->granted == NODE_MANAGER)
-        return fail_with(&f->why, ERR_NOT_FOUND, "there is no secret %s", name);
+        return fail_with(&f->why, ERR_NOT_FOUND, "there is no %s %s", held_word(kind), name);
     return fail_with(&f->why, ERR_PERMISSION,
-                     "there is no secret %s that this node may have; its label " RUN_LABEL
+                     "there is no %s %s that this node may have; its label " RUN_LABEL
                      " says which nodes may",
-                     name);
+                     held_word(kind), name);
 }
 
 /* The verdict, and the records that tell of it: all that are given, or the one that is not. */
@@ -117,9 +119,9 @@ static RESULT judge_all(struct fetching *f, struct buf *changes, unsigned *n) {
 static RESULT open_all(struct fetching *f, struct fetched *out, struct secret **opened) {
     for (unsigned i = 0; i < f->fetch.n; i++) {
         struct assign_value *v = &out->values[i];
-        *v = (struct assign_value){.kind = ROW_SECRET};
-        TRY(secrets_value(f->all->manager, ROW_SECRET, f->ids[i], f->fetch.want[i].version,
-                          &opened[i], &v->version, &f->why));
+        *v = (struct assign_value){.kind = f->fetch.want[i].kind};
+        TRY(secrets_value(f->all->manager, v->kind, f->ids[i], f->fetch.want[i].version, &opened[i],
+                          &v->version, &f->why));
         memcpy(v->id, f->ids[i], sizeof v->id);
         v->bytes = secret_span(opened[i]);
         out->n = i + 1;

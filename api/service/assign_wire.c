@@ -13,7 +13,8 @@
  *     value  u8 kind, id, flag for one task only, [its id], u32 version, block bytes
  *     remove task   id           remove value  u8 kind, id, u32 version
  *   report   id, u32 state, u32 exit code, u32 pid, text message, text error
- *   fetch    u64 number, u32 n (<= SERVICE_REFS_MAX), then n times text name, u32 version
+ *   fetch    u64 number, u32 n (<= SERVICE_REFS_MAX), then n times u8 kind, text name, u32
+ *            version
  *   fetched  u64 number, u16 error, text, u32 n (0 with an error), then n values as above
  *
  * Messages and errors will stand in tables and logs: control characters become spaces on their way
@@ -299,7 +300,8 @@ static RESULT put_fetch(struct buf *out, const struct fetch *f) {
     TRY(buf_u64(out, f->number));
     TRY(buf_u32(out, f->n));
     for (unsigned i = 0; i < f->n; i++) {
-        if (!is_plain(f->want[i].name)) return ERR_INVALID;
+        if (!is_held(f->want[i].kind) || !is_plain(f->want[i].name)) return ERR_INVALID;
+        TRY(buf_u8(out, (uint8_t)f->want[i].kind));
         PUT(f->want[i].name);
         TRY(buf_u32(out, f->want[i].version));
     }
@@ -527,6 +529,7 @@ static RESULT get_fetch(struct cursor *c, struct fetch *f) {
     TRY(cursor_u32(c, &n));
     if (n > SERVICE_REFS_MAX) return ERR_PROTOCOL;
     for (f->n = 0; f->n < n; f->n++) {
+        TRY(get_kind(c, &f->want[f->n].kind));
         GET_PLAIN(f->want[f->n].name);
         TRY(cursor_u32(c, &f->want[f->n].version));
     }

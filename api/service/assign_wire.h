@@ -105,13 +105,14 @@ RESULT assign_next(struct cursor *in, struct assign_task *task, struct assign_on
 RESULT report_add(struct buf *out, const struct task_report *r);
 RESULT report_next(struct cursor *in, struct task_report *out, bool *more);
 
-/* `conclave run` on a node: which secrets, and the values in the same order. */
+/* `conclave run` on a node: which secrets and configs, and the values in the same order. */
 struct fetch {
     uint64_t number; /* the node's, sent back */
     unsigned n;      /* <= SERVICE_REFS_MAX */
     struct {
+        enum row_kind kind; /* ROW_SECRET, ROW_CONFIG */
         char name[HELD_NAME_MAX + 1];
-        uint32_t version;
+        uint32_t version; /* 0: the newest */
     } want[SERVICE_REFS_MAX];
 };
 struct fetched {

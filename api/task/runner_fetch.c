@@ -1,5 +1,5 @@
-/* Secrets that an operator of this node wants for one command: asked of a manager over the session
- * (which records it), handed to the command's supervisor, kept nowhere. */
+/* Secrets and configs that an operator of this node wants for one command: asked of a manager over
+ * the session (which records it), handed to the command's supervisor, kept nowhere. */
 #include "api/task/runner_parts.h"
 
 #include <stdio.h>
@@ -155,6 +155,7 @@ RESULT runner_run(struct manager *m, const struct run_order *order, manager_done
     if (e == OK) {
         *d = (struct delivery){.manager = m, .order = *order, .done = done, .ctx = ctx};
         for (fetch->n = 0; fetch->n < order->n; fetch->n++) {
+            fetch->want[fetch->n].kind = order->files[fetch->n].kind;
             memcpy(fetch->want[fetch->n].name, order->files[fetch->n].name, HELD_NAME_MAX + 1);
             fetch->want[fetch->n].version = order->files[fetch->n].version;
         }

@@ -84,6 +84,14 @@ def show_commands(test, node, value):
                    "sha256sum < /run/secrets/key")
         expect(out.startswith("/run/secrets/key 65534:65533 400\n65534\n65533\n"), out)
         expect(digest(value.bytes) in out, out)
+    with test.show(f"{name}: a config is the file that is asked for"):
+        out = good(node, "--config", "app", "--config",
+                   "app,target=/run/app.conf,uid=65534,gid=65533,mode=0400", "--secret", "db", "--",
+                   "sh", "-c", "cat /app /run/app.conf; stat -c '%u:%g %a' /app /run/app.conf; "
+                   "sha256sum < /run/secrets/db")
+        expect(out.startswith("port=80\nport=80\n0:0 444\n65534:65533 400\n"), out)
+        expect(digest(value.bytes) in out, out)
+        expect(good(node, "--config", "app", "--", "cat", "/app") == "port=80\n", "alone")
     with test.show(f"{name}: it has our input, output, variables and exit code"):
         os.environ["CONCLAVE_TEST_RUN"] = "passed on"
         code, out, error = run(node, "--secret", "db", "--", "sh", "-c",
@@ -157,8 +165,13 @@ def show_refusals(test, manager, worker, other):
         refused(worker, "", "--secret", "other", "--", "true")
         manager.good("secret", "update", "other", "--label-add", f"conclave.run={worker.name}")
         good(worker, "--secret", "other", "--", "true")
+        manager.good("config", "create", "plain", "-", text="port=81\n")
+        refused(worker, "no config plain", "--config", "plain", "--", "true")
+        manager.good("config", "update", "plain", "--label-add", f"conclave.run={worker.name}")
+        good(worker, "--config", "plain", "--", "true")
         trail = manager.good("audit", "tail")
-        expect("deny secret other" in trail and "read secret other" in trail, trail)
+        for kind in "secret other", "config plain":
+            expect(f"deny {kind}" in trail and f"read {kind}" in trail, trail)
     with test.show("an older version can be asked for"):
         manager.good("secret", "put", "other", "-", text="the-second-one")
         out = good(worker, "--secret", "other,version=2", "--secret", "other,version=1,target=old",
@@ -196,6 +209,7 @@ def tests(test):
     other = Value("other")
     fleet.secret(other)
     manager.good("secret", "update", "db", "--label-add", "conclave.run=*")
+    manager.good("config", "create", "app", "-", "--label", "conclave.run=*", text="port=80\n")
     for node in (manager, worker):
         show_commands(test, node, value)
     show_refusals(test, manager, worker, other)

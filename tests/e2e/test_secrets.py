@@ -21,7 +21,7 @@ from fleet import Fleet, missing  # noqa: E402
 from hunt import Value, nowhere  # noqa: E402
 from joins import ALPN_NODE, Node as ByHand, connect  # noqa: E402
 from netns import within  # noqa: E402
-from sessions import ASSIGN, Cut, RESYNC, Session, TASK, VALUE  # noqa: E402
+from sessions import ASSIGN, CONFIG, Cut, RESYNC, SECRET, Session, TASK, VALUE  # noqa: E402
 from tasks import digest, secret_mounts  # noqa: E402
 from wire_tap import Tap  # noqa: E402
 
@@ -254,22 +254,25 @@ value += [p for p in ('/dev/mem', '/dev/kmem', '/dev/port', '/proc/kcore') if ca
         wait_until(lambda: supervising(self.here, 2), "nothing of them to be left")
 
     def by_hand(self):
-        """a worker that asks the manager itself, with a good certificate, is given nothing"""
+        """a worker that asks by hand, with a good certificate and another's name, gets nothing"""
+        self.manager.good("secret", "update", "db", "--label-add", f"conclave.run={self.here.name}")
         token = self.manager.ok("swarm", "join-token", "-q", "worker")
         node_id = within(self.other.namespace, lambda: self.attack(token))
         records = audit(self.manager)
         denials = [r for r in records if r["what"] == "deny" and node_id in json.dumps(r)]
         expect(denials, f"the audit has no denial of {node_id}: {records[-5:]}")
+        self.manager.good("secret", "update", "db", "--label-rm", "conclave.run")
 
     def attack(self, token):
         """What a node without tasks tries; its id."""
         node = ByHand(self.test).join(self.manager.peer_address, token)
         their_task = self.fleet.tasks("B")[0][0]
-        with Session(self.manager.peer_address, node) as session:
+        with Session(self.manager.peer_address, node, self.here.name) as session:
             kinds = [kind for kind, _ in session.assignment()]
             expect(TASK not in kinds and VALUE not in kinds, f"it is given {kinds}")
-            for names in (["db"], ["big"], ["db", "big"], ["none"]):
-                error, text, count, body = session.fetch(*names)
+            for names, kind in ((["db"], SECRET), (["big"], SECRET), (["db", "big"], SECRET),
+                                (["none"], SECRET), (["steal"], CONFIG)):
+                error, text, count, body = session.fetch(*names, kind=kind)
                 expect(error and not count, f"it was given {names}")
                 nowhere(self.small.found_in(body) + self.big.found_in(body), "the answer")
                 expect(text, "no word why")

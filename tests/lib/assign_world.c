@@ -463,7 +463,8 @@ unsigned audited(enum audit_what what, const struct mind *n, const char *task_id
 }
 
 void mind_ask(struct mind *n, const char *name) {
-    struct fetch f = {.number = 7, .n = 1};
+    struct fetch f = {
+        .number = 7, .n = 1, .want = {{.kind = n->asks_config ? ROW_CONFIG : ROW_SECRET}}};
     struct buf b = buf_new(SESSION_BODY_MAX);
     (void)snprintf(f.want[0].name, sizeof f.want[0].name, "%s", name);
     assert_int_equal(fetch_encode(&f, &b), OK);

@@ -60,7 +60,8 @@ struct mind {
     size_t n_tasks, n_values;
     struct had_task tasks[ITEMS_MAX];
     struct had_value values[ITEMS_MAX];
-    bool fetched; /* an answer has come */
+    bool asks_config; /* mind_ask: for a config */
+    bool fetched;     /* an answer has come */
     struct fetched answer;
     char value[32]; /* its first value */
 };

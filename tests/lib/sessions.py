@@ -9,6 +9,7 @@ WIRE_NODE = 16                               # enum wire_type
 HELLO, BEAT, STATUS, WANT, LEAVE, ASSIGN, TASKS, RESYNC, FETCH, FETCHED = range(1, 11)
 CUT = 0                                      # the manager's last word
 TASK, VALUE, REMOVE_TASK, REMOVE_VALUE = range(1, 5)
+SECRET, CONFIG = 4, 5                        # enum row_kind
 
 
 class Cut(Exception):
@@ -18,10 +19,10 @@ class Cut(Exception):
 class Session:
     """An open one; a context manager."""
 
-    def __init__(self, address, node):
+    def __init__(self, address, node, hostname=None):
         self.tls = connect(address, ALPN_NODE, node.pair)
         self.tls.settimeout(10)
-        texts = (node.name, node.name, "linux", "x86_64", "test")
+        texts = (node.name, hostname or node.name, "linux", "x86_64", "test")
         self.say(HELLO, b"".join(map(block, texts)) + struct.pack("<QQ", 1, 1) +
                  block("127.0.0.1:1") + block("127.0.0.1:2"))
 
@@ -58,10 +59,10 @@ class Session:
                 items.append((reader.number("<B"), reader.block()))
         return items
 
-    def fetch(self, *names, number=7):
+    def fetch(self, *names, kind=SECRET, number=7):
         """(error, sentence, number of values, all bytes of the answer)."""
         self.say(FETCH, struct.pack("<QI", number, len(names)) +
-                 b"".join(block(name) + struct.pack("<I", 0) for name in names))
+                 b"".join(bytes([kind]) + block(name) + struct.pack("<I", 0) for name in names))
         _, body = self.hear(FETCHED)
         reader = Reader(body)
         expect(reader.number("<Q") == number, "an answer to another question")

@@ -128,6 +128,40 @@ static void a_worker_gets_by_asking_only_what_names_it(void **state) {
     world_end();
 }
 
+static void a_config_is_asked_for_by_the_same_rule(void **state) {
+    (void)state;
+    static struct mind n;
+    char id[NODE_ID_SIZE + 1];
+    uint8_t labels[64];
+    struct buf b = {.at = labels, .room = sizeof labels, .max = sizeof labels};
+    struct held_spec spec = {.kind = ROW_CONFIG,
+                             .name = span_str("app"),
+                             .templating = "",
+                             .driver = "",
+                             .value = span_str("port=1")};
+    world_begin();
+    mind_new(&n, "one");
+    make_held(&spec, id);
+    make_secret("app", "hunter2", id);
+    n.asks_config = true;
+    mind_ask(&n, "app");
+    assert_int_equal(n.answer.error, ERR_PERMISSION);
+    assert_int_equal(labels_add(&b, span_str(RUN_LABEL), span_str("one")), OK);
+    spec.labels = buf_span(&b);
+    spec.name = span_str("other");
+    make_held(&spec, id);
+    mind_ask(&n, "other");
+    assert_int_equal(n.answer.error, OK);
+    assert_int_equal(n.answer.values[0].kind, ROW_CONFIG);
+    assert_string_equal(n.value, "port=1");
+    assert_int_equal(audited(AUDIT_READ, &n, NULL, id), 1);
+    n.asks_config = false;
+    mind_ask(&n, "other"); /* no secret is called so */
+    assert_int_equal(n.answer.error, ERR_PERMISSION);
+    mind_free(&n);
+    world_end();
+}
+
 static const char *said; /* a host name */
 
 static bool is_called_so(const struct mind *n) {
@@ -350,6 +384,7 @@ int main(void) {
         cmocka_unit_test(a_report_on_another_nodes_task_is_dropped),
         cmocka_unit_test(what_is_said_at_once_is_heard),
         cmocka_unit_test(a_worker_gets_by_asking_only_what_names_it),
+        cmocka_unit_test(a_config_is_asked_for_by_the_same_rule),
         cmocka_unit_test(a_host_name_gives_a_worker_nothing),
         cmocka_unit_test(asking_is_paced),
         cmocka_unit_test(coming_is_paced),

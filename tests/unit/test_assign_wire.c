@@ -291,6 +291,7 @@ static void a_fetch_and_its_answer_come_back_as_they_were(void **state) {
     rng = 9;
     f.number = next();
     for (f.n = 0; f.n < 3; f.n++) {
+        f.want[f.n].kind = f.n == 1 ? ROW_CONFIG : ROW_SECRET;
         text(f.want[f.n].name, sizeof f.want[f.n].name);
         f.want[f.n].version = (uint32_t)next();
     }
@@ -299,10 +300,13 @@ static void a_fetch_and_its_answer_come_back_as_they_were(void **state) {
     assert_memory_equal(&f.number, &f2.number, sizeof f.number);
     assert_int_equal(f2.n, 3);
     for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(f2.want[i].kind, f.want[i].kind);
         assert_string_equal(f2.want[i].name, f.want[i].name);
         assert_int_equal(f2.want[i].version, f.want[i].version);
     }
     assert_int_equal(fetch_decode(span_of(b.at, b.size - 1), &f2), ERR_PROTOCOL);
+    f.want[2].kind = ROW_VALUE;
+    assert_int_equal(fetch_encode(&f, &b), ERR_INVALID);
     buf_clear(&b);
     a.number = f.number;
     for (a.n = 0; a.n < 3; a.n++)
