@@ -7,11 +7,14 @@ node."""
 import base64
 import concurrent.futures
 import contextlib
+import http.server
 import json
 import os
 import shutil
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 
@@ -32,10 +35,10 @@ SLEEP = ("sleep", "1000")
 ATTACHED = ("--update-monitor", "1s", "--quiet")  # until it has converged, and a second more
 
 
-def small_cluster(test, names="ab"):
+def small_cluster(test, *options, names="ab"):
     """A manager and workers, made by docker alone."""
     test.undo.append(lambda: end_tasks(test))
-    nodes = [Node(test, name).begin() for name in names]
+    nodes = [Node(test, name).begin(*options) for name in names]
     for node in nodes:
         wait_until(lambda n=node: os.path.exists(n.sock), f"{node.name}'s socket")
     a = nodes[0]
@@ -106,16 +109,50 @@ def until_gone(raw, what):
 
 # --- the docker command --------------------------------------------------------------------------
 
+DRIVER = """#!/usr/bin/python3
+import base64, json, sys
+question = json.load(sys.stdin)
+labels = question["SecretLabels"]
+if "path" in labels:
+    value = "{} for {}".format(labels["path"], question["ServiceName"])
+    print(json.dumps({"Value": base64.b64encode(value.encode()).decode()}))
+else:
+    print(json.dumps({"Err": "no path in the labels"}))
+"""
+
+
+class Plugin(http.server.BaseHTTPRequestHandler):
+    """Docker's secret plugin: another value at each question."""
+    asked = []
+
+    def do_POST(self):
+        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append((self.path, question["SecretName"], question["TaskName"]))
+        answer = json.dumps({"Value": coded(f"{VALUE} {len(self.asked)}"), "DoNotReuse": True})
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer.encode())
+
+    def address_string(self):
+        return "manager"
+
+    def log_message(self, *_):
+        pass
+
+
 class Cli:
     def __init__(self, test):
         self.test = test
-        self.a, self.b = small_cluster(test)
+        self.program, self.plugin = (os.path.join(test.work, n) for n in ("driver", "plugin.sock"))
+        self.a, self.b = small_cluster(test, "--secret-driver",
+                                       f"vault={self.program},plugin={self.plugin}")
         self.raw = Raw(self.a)
 
     def run(self):
         for step in (self.secrets, self.configs, self.create, self.listing, self.in_use,
                      self.update, self.rollback, self.failing, self.scale, self.everywhere,
-                     self.events, self.audit, self.remove):
+                     self.events, self.audit, self.remove, self.driver, self.plugged):
             with self.test.show(f"docker {step.__name__.replace('_', ' ')}: {step.__doc__}"):
                 step()
 
@@ -371,6 +408,61 @@ class Cli:
         a.ok("secret", "rm", "pw2")
         a.ok("config", "rm", "cf")
         expect(a.ok("secret", "ls", "-q") == "" == a.ok("config", "ls", "-q"), "something is left")
+
+    def read_by(self, name, service, replicas=1):
+        """What the tasks of a service have in the file of a secret."""
+        a, told = self.a, os.path.join(self.test.work, service)
+        os.mkdir(told)
+        a.ok("service", "create", "--name", service, "--secret", name, "--replicas", str(replicas),
+             "--mount", f"type=bind,source={told},target=/told", *ATTACHED, "host", "sh", "-c",
+             f"cat /run/secrets/{name} > /told/$$.$(cat /proc/sys/kernel/random/uuid); "
+             "exec sleep 1000")
+
+        def values():
+            found = []
+            for file in os.listdir(told):
+                with open(os.path.join(told, file)) as content:
+                    found.append(content.read())
+            expect(len(found) == replicas and all(found), f"{found}")
+            return sorted(found)
+        return wait_until(values, f"the values of {service}", TASK_S)
+
+    def forget(self, name, service):
+        self.a.ok("service", "rm", service)
+        until_gone(self.raw, f"the tasks of {service} to be gone")
+        self.a.ok("secret", "rm", name)
+
+    def driver(self):
+        """a secret's value comes from a program at each delivery, which is asked for whom"""
+        a = self.a
+        with open(self.program, "w") as out:
+            out.write(DRIVER)
+        os.chmod(self.program, 0o700)
+        a.ok("secret", "create", "--driver", "vault", "-l", "path=db/1", "made")
+        expect(a.json("secret", "inspect", "made")[0]["Spec"]["Driver"]["Name"] == "vault", "spec")
+        expect(self.read_by("made", "reader", 2) == ["db/1 for reader"] * 2, "its value")
+        self.forget("made", "reader")
+        for name, driver, error in (("lacking", "vault", "no path in the labels"),
+                                    ("strange", "nobody", "was not told of it")):
+            a.ok("secret", "create", "--driver", driver, name)
+            a.ok("service", "create", "-d", "--name", name, "--secret", name, "--restart-condition",
+                 "none", "host", *SLEEP)
+            wait_until(lambda n=name, e=error: [t for t in tasks_of(a, n) if e in t["Error"]
+                                                and t["CurrentState"].startswith("Rejected")],
+                       f"the task of {name} to be rejected: {error}", TASK_S)
+            self.forget(name, name)
+
+    def plugged(self):
+        """so it does from the socket of docker's secret plugin, another one for each task"""
+        server = socketserver.UnixStreamServer(self.plugin, Plugin)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.test.undo.append(server.shutdown)
+        self.a.ok("secret", "create", "--driver", "plugin", "fresh")
+        values = self.read_by("fresh", "many", 4)
+        expect(values == [f"{VALUE} {i + 1}" for i in range(4)], f"{values}")
+        expect({q[:2] for q in Plugin.asked} == {("/SecretProvider.GetSecret", "fresh")}
+               and len({q[2] for q in Plugin.asked}) == 4, f"{Plugin.asked}")
+        self.forget("fresh", "many")
 
 
 def show_cli(test):
