@@ -71,15 +71,8 @@ static RESULT fetch(struct cli *cli, struct backup_job *b, uint64_t *bytes, stru
     return backup_finish(b->writer, bytes, why);
 }
 
-static RESULT make_durable(struct backup_job *b, const char *part, const char *path,
-                           struct why *why) {
-    bool good = fflush(b->file) == 0 && fsync(fileno(b->file)) == 0;
-    int error = errno;
-    if (good && rename(part, path) != 0) {
-        good = false;
-        error = errno;
-    }
-    return good ? OK : fail_with(why, err_from_errno(error), "%s: %s", path, strerror(error));
+static RESULT failed(const char *path, struct why *why) {
+    return fail_with(why, err_from_errno(errno), "%s: %s", path, strerror(errno));
 }
 
 static RESULT tell(struct cli *cli, const struct backup_job *b, uint64_t bytes, struct why *why) {
@@ -97,6 +90,16 @@ static RESULT tell(struct cli *cli, const struct backup_job *b, uint64_t bytes, 
     return cli_flush(why);
 }
 
+/* FILE may be the last backup that there is: it goes when the new one is durable and its key, which
+ * has no other copy, is out. */
+static RESULT publish(struct cli *cli, const struct backup_job *b, uint64_t bytes, const char *part,
+                      struct why *why) {
+    const char *path = cli->words[0];
+    if (fflush(b->file) != 0 || fsync(fileno(b->file)) != 0) return failed(part, why);
+    TRY(tell(cli, b, bytes, why));
+    return rename(part, path) == 0 ? OK : failed(path, why);
+}
+
 static enum err run_backup(struct cli *cli, struct why *why) {
     const char *path = cli->words[0];
     char part[4096];
@@ -109,14 +112,11 @@ static enum err run_backup(struct cli *cli, struct why *why) {
     (void)unlink(part);
     int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     b.file = fd < 0 ? NULL : fdopen(fd, "we");
-    if (!b.file) return fail_with(why, err_from_errno(errno), "%s: %s", part, strerror(errno));
+    if (!b.file) return failed(part, why);
     enum err e = secret_random(KEY_SIZE, &b.key);
     if (e == OK) e = fetch(cli, &b, &bytes, why);
-    if (e == OK) e = make_durable(&b, part, path, why);
-    if (e == OK)
-        e = tell(cli, &b, bytes, why);
-    else
-        (void)unlink(part);
+    if (e == OK) e = publish(cli, &b, bytes, part, why);
+    if (e != OK) (void)unlink(part);
     backup_writer_free(b.writer);
     (void)fclose(b.file);
     secret_free(b.key);

@@ -1,15 +1,16 @@
 #!/usr/bin/python3
 """Backup and restore with real managers: a backup is taken while writes go on and holds everything
 that was acknowledged before it; it becomes a cluster of its own, which takes members; damage, a
-wrong key and a directory that is in use are refused before anything is written. And recovery after
-a lost quorum."""
+wrong key and a directory that is in use are refused before anything is written; a backup that is
+replaced goes last. And recovery after a lost quorum."""
 import os
 import re
+import subprocess
 import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from cluster import Cluster, Manager, expect, main, wait_until  # noqa: E402
+from cluster import BINARY, Cluster, Manager, expect, main, wait_until  # noqa: E402
 
 KEYS = 500
 
@@ -59,6 +60,17 @@ def show_file(test, cluster, path, key):
         expect(os.stat(path).st_mode & 0o777 == 0o600, "others can read it")
     with test.show("a backup does not overwrite another"):
         refused(cluster[1], [73], "there already", "backup", path)
+    with test.show("--replace leaves the old backup alone until the new one's key is out"):
+        for words in ((), ("--json",)):
+            with open("/dev/full", "w") as full:
+                done = subprocess.run([BINARY, "backup", path, "--replace", *words], stdout=full,
+                                      stderr=subprocess.PIPE, text=True, check=False,
+                                      env=dict(os.environ, CONCLAVE_DATA=cluster[1].data))
+            expect(done.returncode == 74 and "standard output" in done.stderr,
+                   f"{done.returncode}: {done.stderr}")
+            with open(path, "rb") as f:
+                expect(f.read() == data, "the old backup is gone, and nobody knows the new key")
+            expect(not os.path.exists(path + ".part"), "what nobody can open is left")
     target = Manager(test, "damaged")
     with test.show("a wrong key and damage are refused, and nothing is written"):
         other = "CCLBAK-1-" + "A" * 43
