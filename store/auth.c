@@ -42,6 +42,7 @@ RESULT auth_copy(const struct auth *a, struct auth **out) {
 
 bool auth_enabled(const struct auth *a) { return a->enabled; }
 uint64_t auth_revision(const struct auth *a) { return a->revision; }
+uint64_t auth_stamp(const struct auth *a) { return 2 * a->revision + a->enabled; }
 const uint8_t *auth_token_key(const struct auth *a) { return a->has_key ? a->token_key : NULL; }
 
 /* --- the switch --- */

@@ -52,6 +52,9 @@ RESULT auth_copy(const struct auth *a, struct auth **out);
 RESULT auth_apply(struct auth *a, const struct auth_change *c, enum err *outcome);
 bool auth_enabled(const struct auth *a);
 uint64_t auth_revision(const struct auth *a);
+/* Another one whenever judging may come out otherwise: enabling changes it, too, which as with etcd
+ * takes no revision. */
+uint64_t auth_stamp(const struct auth *a);
 const uint8_t *auth_token_key(const struct auth *a); /* AUTH_KEY_SIZE bytes; NULL: never enabled */
 
 /* Judging. All are OK when auth is disabled; ERR_AUTH_DENIED, ERR_USER_EMPTY (no user);

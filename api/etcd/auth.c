@@ -162,15 +162,24 @@ static void wait_start(struct wait *w, struct rpc *r, void (*done)(struct passwo
 
 /* --- Authenticate ---------------------------------------------------------------------------- */
 
+/* A token is of the password that the user has now: it must be the one that was checked. */
+static RESULT check_outcome(const struct rpc *r, const struct wait *w,
+                            const struct password_job *j) {
+    struct span hash;
+    TRY(j->error);
+    if (r == NULL || r->api->manager->store == NULL) return ERR_CLOSED;
+    if (!auth_user(auth_of(r), buf_span(&w->name), &hash)) return ERR_AUTH_FAILED;
+    return span_equal(hash, span_str(j->hash)) ? OK : ERR_AUTH_FAILED;
+}
+
 static void checked(struct password_job *j) {
     struct wait *w = j->ctx;
     struct rpc *r = wait_end(w);
     char token[BEARER_TEXT_MAX];
-    enum err e = j->error;
+    enum err e = check_outcome(r, w, j);
     password_job_free(j);
     if (r != NULL) {
         struct clock *clock = &r->api->manager->clock;
-        if (e == OK && r->api->manager->store == NULL) e = ERR_CLOSED;
         if (e == OK) e = bearer_make(auth_of(r), buf_span(&w->name), clock->wall_s(clock), token);
         if (e == ERR_AUTH_FAILED)
             log_event(r->api->log, LOG_WARNING, "auth", "a wrong password or an unknown user");

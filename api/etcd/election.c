@@ -168,6 +168,8 @@ struct observer {
     struct buf prefix, end;  /* end: of the prefix */
     struct buf key;          /* followed */
     uint64_t from;           /* first revision to look at */
+    uint64_t auth_stamp;     /* of the permissions that he was judged by */
+    enum err refused;        /* he may not read any more */
     struct lookout *lookout; /* NULL: none */
 };
 
@@ -219,10 +221,17 @@ static RESULT follow_key(struct observer *o, struct span key, uint64_t from) {
     return buf_add_span(&o->key, key);
 }
 
+static enum err judge(struct observer *o) {
+    struct interval in = {.key = buf_span(&o->prefix), .end = buf_span(&o->end)};
+    return etcd_may_still(o->r, &in, &o->auth_stamp);
+}
+
 /* Inside the look: nothing is closed or opened here. */
 static enum err see(void *ctx, const struct watch_event *event) {
     struct observer *o = ctx;
     if (o->full || o->next) return ERR_BUSY;
+    o->refused = judge(o);
+    if (o->refused != OK) return o->refused;
     if (event->deleted) {
         o->next = !o->seeking;
         return OK;
@@ -236,8 +245,8 @@ static enum err see(void *ctx, const struct watch_event *event) {
 
 static void on_looked(void *ctx, enum err e) {
     struct observer *o = ctx;
-    if (e == ERR_CLOSED) {
-        observer_fail(o, e, NULL);
+    if (e == ERR_CLOSED || o->refused != OK) {
+        observer_fail(o, e == OK ? o->refused : e, NULL);
         return;
     }
     if (e == OK && !o->next) return;
@@ -282,10 +291,7 @@ static void on_current(void *ctx, enum err e) {
     struct observer *o = ctx;
     struct kv kv;
     o->reading = false;
-    if (o->r != NULL && e == OK) {
-        struct interval in = {.key = buf_span(&o->prefix), .end = buf_span(&o->end)};
-        e = caller_may(o->api, &o->r->caller, PERMISSION_READ, &in);
-    }
+    if (o->r != NULL && e == OK) e = judge(o);
     if (o->r == NULL || e != OK) {
         observer_fail(o, e, NULL);
         return;

@@ -234,6 +234,16 @@ void etcd_ask(struct rpc *r, const struct admin_request *request, etcd_asked *th
     then(r, e, err_text(e), data);
 }
 
+/* Who came while auth was off has not said who he is. */
+RESULT etcd_may_still(struct rpc *r, const struct interval *in, uint64_t *stamp) {
+    uint64_t now = auth_stamp(store_auth(r->api->manager->store));
+    if (*stamp == now) return OK;
+    if (r->caller.user[0] == '\0') TRY(rpc_identify(r));
+    TRY(caller_may(r->api, &r->caller, PERMISSION_READ, in));
+    *stamp = now;
+    return OK;
+}
+
 static void on_work(uv_work_t *work) {
     struct pending *p = work->data;
     p->worked.work(p->data);

@@ -42,6 +42,10 @@ typedef void etcd_work(void *data);
 typedef void etcd_worked(struct rpc *r, void *data);
 void etcd_do(struct rpc *r, etcd_work *work, etcd_worked *done, void *data);
 
+/* May the caller of a stream read this still? *stamp (auth_stamp) is of when he was judged last; he
+ * is judged anew when it is another one by now. */
+RESULT etcd_may_still(struct rpc *r, const struct interval *in, uint64_t *stamp);
+
 void etcd_fail(struct rpc *r, enum err e, const char *text); /* rpc_fail in etcd's words */
 
 static inline struct span etcd_span(ProtobufCBinaryData b) { return span_of(b.data, b.len); }

@@ -56,14 +56,14 @@ static void on_alarm(struct rpc *r, const struct result *result, void *data) {
 
 /* As all members have it, whichever is asked: a list that lags would hide an alarm. */
 static void alarm_current(struct rpc *r, void *data) {
-    const Etcdserverpb__AlarmRequest *m = data;
+    const Etcdserverpb__AlarmRequest *m = data; /* the call's */
     struct alarm_list list;
+    if (r == NULL) return;
     unsigned alarm = (unsigned)m->alarm;
     bool raise = m->action == ETCDSERVERPB__ALARM_REQUEST__ALARM_ACTION__ACTIVATE;
     struct command c = {
         .op = OP_ALARM,
         .alarm = {.alarm = (enum alarm)alarm, .raft_id = m->memberid, .raise = raise}};
-    if (r == NULL) return;
     list_alarms(r, alarm, &list);
     bool there = alarm != 0 && store_alarm(store_of_rpc(r), (enum alarm)alarm, m->memberid);
     if (m->action == ETCDSERVERPB__ALARM_REQUEST__ALARM_ACTION__GET)

@@ -98,7 +98,8 @@ struct frame {
 struct conversion {
     struct frame frames[TXN_DEPTH_MAX]; /* the outermost first */
     unsigned depth;                     /* in use */
-    bool serializable;                  /* so far */
+    bool reads;                         /* a range is among the operations */
+    bool serializable;                  /* all of them so far */
 };
 
 static RESULT push(struct conversion *c, const Etcdserverpb__TxnRequest *m,
@@ -138,6 +139,7 @@ static RESULT add_operation(struct conversion *c, struct frame *f,
     switch (m->request_case) {
     case ETCDSERVERPB__REQUEST_OP__REQUEST_REQUEST_RANGE:
         op.kind = TXN_RANGE;
+        c->reads = true;
         c->serializable = c->serializable && m->request_range->serializable;
         TRY(range_of(m->request_range, &op.range));
         break;
@@ -197,6 +199,6 @@ RESULT txn_of(const Etcdserverpb__TxnRequest *m, struct buf *out, bool *serializ
     if (e == OK) e = convert(&c, out);
     while (c.depth > 0)
         pop(&c);
-    *serializable = c.serializable;
+    *serializable = c.reads && c.serializable;
     return e == OK ? txn_check(buf_span(out), why) : e;
 }

@@ -118,7 +118,7 @@ static struct watch_stream *stream_new(struct rpc *r) {
     all->streams = s;
     s->dirty.last = &s->dirty.first;
     s->notices_ms = notices_due(all);
-    s->auth_revision = auth_revision(store_auth(r->api->manager->store));
+    s->auth_stamp = auth_stamp(store_auth(r->api->manager->store));
     r->data = s;
     r->gone = gone;
     r->drained = drained;
@@ -162,7 +162,7 @@ static RESULT watch_new(struct watch_stream *s, const CreateRequest *c, const st
     struct watch *w = malloc(sizeof *w);
     if (w == NULL) return ERR_NOMEM;
     *w = (struct watch){.stream = s, .fragment = c->fragment, .notify = c->progress_notify};
-    w->auth_revision = auth_revision(store_auth(s->r->api->manager->store));
+    w->auth_stamp = auth_stamp(store_auth(s->r->api->manager->store));
     const struct watch_options options = {
         .in = *in,
         .start = (uint64_t)c->start_revision,

@@ -171,16 +171,12 @@ const char *watch_reason(enum err e, char room[REASON_MAX]) {
     return room;
 }
 
-/* Still permitted? Else the watch is cancelled, and gone. `judge` false: nothing has changed. */
+/* Still permitted? Else the watch is to be cancelled. */
 static enum err judge(struct watch *w) {
-    const struct rpc *r = w->stream->r;
-    uint64_t now = auth_revision(store_auth(r->api->manager->store));
     struct interval in;
-    if (w->auth_revision == now || w->watcher == NULL) return OK;
+    if (w->watcher == NULL) return OK;
     watcher_interval(w->watcher, &in);
-    TRY(watch_permitted(r, &in));
-    w->auth_revision = now;
-    return OK;
+    return etcd_may_still(w->stream->r, &in, &w->auth_stamp);
 }
 
 static bool expel(struct watch *w, enum err e) {
@@ -316,9 +312,9 @@ static bool notify_one(struct watch *w) {
 }
 
 static bool look_after(struct watch_stream *s, uint64_t auth, size_t *judged) {
-    if (s->auth_revision != auth && *judged < JUDGE_MAX) {
+    if (s->auth_stamp != auth && *judged < JUDGE_MAX) {
         *judged += s->n;
-        s->auth_revision = auth;
+        s->auth_stamp = auth;
         if (!each_watch(s, judge_one)) return false;
     }
     if (s->notify != 0 && uv_now(s->all->beat.loop) >= s->notices_ms) {
@@ -330,7 +326,7 @@ static bool look_after(struct watch_stream *s, uint64_t auth, size_t *judged) {
 
 void watch_beat(uv_timer_t *timer) {
     struct watches *all = timer->data;
-    uint64_t auth = auth_revision(store_auth(all->api->manager->store));
+    uint64_t auth = auth_stamp(store_auth(all->api->manager->store));
     size_t judged = 0;
     for (struct watch_stream *s = all->streams, *next; s != NULL; s = next) {
         next = s->next_all;

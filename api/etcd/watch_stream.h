@@ -19,7 +19,7 @@ struct watch {
     struct watch_stream *stream;
     struct watch *next_same;    /* in the table of ids */
     struct watch *next, **link; /* in the list of those that have something to take */
-    uint64_t auth_revision;     /* of the permissions that it was judged by */
+    uint64_t auth_stamp;        /* of the permissions that it was judged by */
     int64_t id;                 /* the client's name for it */
     bool dirty;                 /* in that list */
     bool fragment, notify;      /* as asked */
@@ -41,10 +41,10 @@ struct watch_stream {
     int64_t next_id;                           /* that is given to a watch without one */
     uint64_t notices_ms;                       /* when the next notices of progress are due */
     unsigned notify;                           /* watches that want them */
-    uint64_t auth_revision; /* permissions by which all its watches were judged */
-    bool queued;            /* in the list of those that can be served */
-    bool busy;              /* its client must read first */
-    bool progress;          /* it was asked how far it is */
+    uint64_t auth_stamp; /* of the permissions by which all its watches were judged */
+    bool queued;         /* in the list of those that can be served */
+    bool busy;           /* its client must read first */
+    bool progress;       /* it was asked how far it is */
 };
 
 /* The service of one node; lives as long as the API. */
