@@ -16,6 +16,7 @@
 #include "api/etcd/caller.h"
 #include "api/etcd/health.h"
 #include "api/etcd/watch.h"
+#include "api/node/sessions.h"
 #include "api/notify.h"
 #include "api/rpc/rpcs.h"
 #include "raft/loop.h"
@@ -233,16 +234,20 @@ static void on_rows(void *ctx, const struct row *before, const struct row *after
     if (a->api.engine) engine_row_changed(a->api.engine, before, after);
 }
 
-static bool is_member(void *ctx, const char *node_id) {
+static bool is_member(void *ctx, const char *node_id, const uint8_t key[KEY_DIGEST_SIZE]) {
     const struct api *api = ctx;
+    struct row row;
+    struct node_row node;
     return api->manager && api->manager->store &&
-           cluster_node_by_id(store_cluster(api->manager->store), node_id);
+           node_row_get(api->manager->store, node_id, &row, &node) == OK &&
+           node.granted == NODE_MANAGER && sessions_key_is_good(&node, key);
 }
 
 /* A manager's certificate does not open the Engine API: its node has other ways. */
-static bool is_nobody(void *ctx, const char *node_id) {
+static bool is_nobody(void *ctx, const char *node_id, const uint8_t key[KEY_DIGEST_SIZE]) {
     (void)ctx;
     (void)node_id;
+    (void)key;
     return false;
 }
 

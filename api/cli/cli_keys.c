@@ -150,7 +150,8 @@ const struct verb verb_cert = {
     .about = "make a certificate for clients of the network port",
     .help = "The key is made here and stays here; the cluster signs it for 90 days. Without "
             "--admin it may read and\n"
-            "write keys; with it, it may do what the server's socket may.",
+            "write keys (with etcd's auth, what the user of that NAME may); with it, it may do "
+            "what the server's\nsocket may.",
     .run = run_cert,
     .options = cert_options,
     .words_min = 1,

@@ -325,6 +325,9 @@ const struct verb verb_serve = {
         "of --config, as a line `NAME = VALUE`; switches are true or false there. The command "
         "line goes\n"
         "before the environment, and that before the file.\n\n"
+        "Over TLS members, users and roles are changed with an administrator's certificate; "
+        "with\n--client-insecure by whoever reaches the port, as with etcd, until etcd's auth is "
+        "on.\n\n"
         "Under systemd a credential conclave-unlock-key (LoadCredentialEncrypted=) opens a locked "
         "node; if it\n"
         "does not fit, the node waits for `conclave unlock`.",

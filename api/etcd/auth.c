@@ -471,33 +471,35 @@ static void role_list(struct rpc *r, const ProtobufCMessage *m) {
     ask(r, "", tell_roles);
 }
 
-#define METHOD(Name, name, json_path, is_open, handler)                                            \
+#define METHOD(Name, name, json_path, handler, ...)                                                \
     {                                                                                              \
         .path = "/etcdserverpb.Auth/" Name, .json = json_path, .kind = METHOD_UNARY,               \
-        .open = is_open, .request = &etcdserverpb__##name##_request__descriptor,                   \
-        .answer = &etcdserverpb__##name##_response__descriptor, .message = handler                 \
+        .request = &etcdserverpb__##name##_request__descriptor,                                    \
+        .answer = &etcdserverpb__##name##_response__descriptor, .message = handler, __VA_ARGS__    \
     }
 
 const struct method auth_methods[] = {
-    METHOD("AuthEnable", auth_enable, "/v3/auth/enable", false, enable),
-    METHOD("AuthDisable", auth_disable, "/v3/auth/disable", false, disable),
-    METHOD("AuthStatus", auth_status, "/v3/auth/status", true, status),
-    METHOD("Authenticate", authenticate, "/v3/auth/authenticate", true, authenticate),
-    METHOD("UserAdd", auth_user_add, "/v3/auth/user/add", false, user_add),
-    METHOD("UserGet", auth_user_get, "/v3/auth/user/get", false, user_get),
-    METHOD("UserList", auth_user_list, "/v3/auth/user/list", false, user_list),
-    METHOD("UserDelete", auth_user_delete, "/v3/auth/user/delete", false, user_delete),
-    METHOD("UserChangePassword", auth_user_change_password, "/v3/auth/user/changepw", false,
-           user_password),
-    METHOD("UserGrantRole", auth_user_grant_role, "/v3/auth/user/grant", false, user_grant),
-    METHOD("UserRevokeRole", auth_user_revoke_role, "/v3/auth/user/revoke", false, user_revoke),
-    METHOD("RoleAdd", auth_role_add, "/v3/auth/role/add", false, role_add),
-    METHOD("RoleGet", auth_role_get, "/v3/auth/role/get", false, role_get),
-    METHOD("RoleList", auth_role_list, "/v3/auth/role/list", false, role_list),
-    METHOD("RoleDelete", auth_role_delete, "/v3/auth/role/delete", false, role_delete),
-    METHOD("RoleGrantPermission", auth_role_grant_permission, "/v3/auth/role/grant", false,
-           role_grant),
-    METHOD("RoleRevokePermission", auth_role_revoke_permission, "/v3/auth/role/revoke", false,
-           role_revoke),
+    METHOD("AuthEnable", auth_enable, "/v3/auth/enable", enable, .manages = true),
+    METHOD("AuthDisable", auth_disable, "/v3/auth/disable", disable, .manages = true),
+    METHOD("AuthStatus", auth_status, "/v3/auth/status", status, .open = true),
+    METHOD("Authenticate", authenticate, "/v3/auth/authenticate", authenticate, .open = true),
+    METHOD("UserAdd", auth_user_add, "/v3/auth/user/add", user_add, .manages = true),
+    METHOD("UserGet", auth_user_get, "/v3/auth/user/get", user_get, .manages = false),
+    METHOD("UserList", auth_user_list, "/v3/auth/user/list", user_list, .manages = false),
+    METHOD("UserDelete", auth_user_delete, "/v3/auth/user/delete", user_delete, .manages = true),
+    METHOD("UserChangePassword", auth_user_change_password, "/v3/auth/user/changepw", user_password,
+           .manages = true),
+    METHOD("UserGrantRole", auth_user_grant_role, "/v3/auth/user/grant", user_grant,
+           .manages = true),
+    METHOD("UserRevokeRole", auth_user_revoke_role, "/v3/auth/user/revoke", user_revoke,
+           .manages = true),
+    METHOD("RoleAdd", auth_role_add, "/v3/auth/role/add", role_add, .manages = true),
+    METHOD("RoleGet", auth_role_get, "/v3/auth/role/get", role_get, .manages = false),
+    METHOD("RoleList", auth_role_list, "/v3/auth/role/list", role_list, .manages = false),
+    METHOD("RoleDelete", auth_role_delete, "/v3/auth/role/delete", role_delete, .manages = true),
+    METHOD("RoleGrantPermission", auth_role_grant_permission, "/v3/auth/role/grant", role_grant,
+           .manages = true),
+    METHOD("RoleRevokePermission", auth_role_revoke_permission, "/v3/auth/role/revoke", role_revoke,
+           .manages = true),
     {.path = NULL},
 };

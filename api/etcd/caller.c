@@ -102,6 +102,12 @@ RESULT caller_may(const struct api *api, const struct caller *c, enum permission
     return decided ? OK : auth_may(auth_of(api), user_of(c), p, in);
 }
 
+RESULT caller_manages(const struct api *api, const struct caller *c) {
+    if (!c->tls || c->admin) return OK;
+    bool enabled = api->manager->store != NULL && auth_enabled(auth_of(api));
+    return enabled ? caller_root(api, c) : ERR_PERMISSION;
+}
+
 /* --- writes ---------------------------------------------------------------------------------- */
 
 void caller_sign(const struct caller *c, struct command *command) {

@@ -29,6 +29,11 @@ RESULT caller_root(const struct api *api, const struct caller *c);  /* ERR_AUTH_
 RESULT caller_may(const struct api *api, const struct caller *c, enum permission p,
                   const struct interval *in); /* ERR_AUTH_DENIED */
 
+/* May he change the quorum, or users and roles? With etcd anybody may while auth is disabled; here
+ * that holds for the unix socket and a plaintext port. Over TLS there are administrators: while
+ * auth is disabled a client without such a certificate may not, ERR_PERMISSION. */
+RESULT caller_manages(const struct api *api, const struct caller *c);
+
 /* The command is on his behalf. The spans point into the caller. */
 void caller_sign(const struct caller *c, struct command *command);
 /* After ERR_AUTH_REVISION: is the user still who he was? Then his auth_revision is the present one.

@@ -208,6 +208,49 @@ void etcd_read(struct rpc *r, etcd_current *then, void *data) {
     if (data != NULL) then(NULL, data);
 }
 
+/* --- who may manage -------------------------------------------------------------------------- */
+
+struct managing {
+    const ProtobufCMessage *m; /* the call's */
+    void (*then)(struct rpc *r, const ProtobufCMessage *m);
+};
+
+static void refuse(struct rpc *r, enum err e) {
+    etcd_fail(r, e,
+              e == ERR_PERMISSION ? "without etcd's auth this needs an administrator's certificate "
+                                    "(conclave cert --admin) or the server's socket"
+                                  : NULL);
+}
+
+static void manage_current(struct rpc *r, void *data) {
+    struct managing m = *(struct managing *)data;
+    free(data);
+    if (r == NULL) return;
+    enum err e = caller_manages(r->api, &r->caller);
+    if (e == OK)
+        m.then(r, m.m);
+    else
+        refuse(r, e);
+}
+
+/* A member that lags may not know that auth is on, or who is root. */
+void etcd_manage(struct rpc *r, const ProtobufCMessage *m,
+                 void (*then)(struct rpc *r, const ProtobufCMessage *m)) {
+    if (caller_manages(r->api, &r->caller) == OK) {
+        then(r, m);
+        return;
+    }
+    struct managing *managing = malloc(sizeof *managing);
+    if (managing == NULL) {
+        etcd_fail(r, ERR_NOMEM, NULL);
+        return;
+    }
+    *managing = (struct managing){.m = m, .then = then};
+    etcd_read(r, manage_current, managing);
+}
+
+/* --- other threads and members --------------------------------------------------------------- */
+
 static void asked(struct call *call, enum err e, struct span answer) {
     struct pending *p = call->ctx;
     etcd_asked *then = p->asked;

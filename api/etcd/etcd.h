@@ -31,6 +31,10 @@ typedef void etcd_current(struct rpc *r, void *data);
  * `then` is called with r == NULL when data is not NULL. */
 void etcd_read(struct rpc *r, etcd_current *then, void *data);
 
+/* Gives the request to `then` if its caller may manage (caller_manages), else answers. */
+void etcd_manage(struct rpc *r, const ProtobufCMessage *m,
+                 void (*then)(struct rpc *r, const ProtobufCMessage *m));
+
 /* Asks whoever leads (admin.h). `then` sees every outcome, and r == NULL when the client has
  * left. */
 typedef void etcd_asked(struct rpc *r, enum err e, const char *text, void *data);

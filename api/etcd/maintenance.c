@@ -74,14 +74,25 @@ static void alarm_current(struct rpc *r, void *data) {
         etcd_write(r, &c, on_alarm, data);
 }
 
-static void maintenance_alarm(struct rpc *r, const ProtobufCMessage *message) {
-    const Etcdserverpb__AlarmRequest *m = (const Etcdserverpb__AlarmRequest *)message;
-    bool get = m->action == ETCDSERVERPB__ALARM_REQUEST__ALARM_ACTION__GET;
-    enum err e = get ? OK : caller_root(r->api, &r->caller);
+static void read_alarms(struct rpc *r, const ProtobufCMessage *message) {
+    etcd_read(r, alarm_current, (void *)(uintptr_t)message);
+}
+
+static void change_alarm(struct rpc *r, const ProtobufCMessage *message) {
+    enum err e = caller_root(r->api, &r->caller);
     if (e == OK)
-        etcd_read(r, alarm_current, (void *)(uintptr_t)message);
+        read_alarms(r, message);
     else
         etcd_fail(r, e, NULL);
+}
+
+/* Everybody may look. */
+static void maintenance_alarm(struct rpc *r, const ProtobufCMessage *message) {
+    const Etcdserverpb__AlarmRequest *m = (const Etcdserverpb__AlarmRequest *)message;
+    if (m->action == ETCDSERVERPB__ALARM_REQUEST__ALARM_ACTION__GET)
+        read_alarms(r, message);
+    else
+        etcd_manage(r, message, change_alarm);
 }
 
 /* --- status ---------------------------------------------------------------------------------- */
@@ -293,27 +304,27 @@ static void maintenance_downgrade(struct rpc *r, const ProtobufCMessage *m) {
 const struct method maintenance_methods[] = {
     {"/etcdserverpb.Maintenance/Alarm", "/v3/maintenance/alarm", METHOD_UNARY, false, false,
      &etcdserverpb__alarm_request__descriptor, &etcdserverpb__alarm_response__descriptor,
-     maintenance_alarm, NULL},
+     maintenance_alarm, NULL, false},
     {"/etcdserverpb.Maintenance/Status", "/v3/maintenance/status", METHOD_UNARY, true, false,
      &etcdserverpb__status_request__descriptor, &etcdserverpb__status_response__descriptor,
-     maintenance_status, NULL},
+     maintenance_status, NULL, false},
     {"/etcdserverpb.Maintenance/Defragment", "/v3/maintenance/defragment", METHOD_UNARY, true,
      false, &etcdserverpb__defragment_request__descriptor,
-     &etcdserverpb__defragment_response__descriptor, maintenance_defragment, NULL},
+     &etcdserverpb__defragment_response__descriptor, maintenance_defragment, NULL, false},
     {"/etcdserverpb.Maintenance/Hash", "/v3/maintenance/hash", METHOD_UNARY, true, false,
      &etcdserverpb__hash_request__descriptor, &etcdserverpb__hash_response__descriptor,
-     maintenance_hash, NULL},
+     maintenance_hash, NULL, false},
     {"/etcdserverpb.Maintenance/HashKV", "/v3/maintenance/hashkv", METHOD_UNARY, true, false,
      &etcdserverpb__hash_kvrequest__descriptor, &etcdserverpb__hash_kvresponse__descriptor,
-     maintenance_hash_kv, NULL},
+     maintenance_hash_kv, NULL, false},
     {"/etcdserverpb.Maintenance/Snapshot", "/v3/maintenance/snapshot", METHOD_SERVER_STREAM, false,
      false, &etcdserverpb__snapshot_request__descriptor,
-     &etcdserverpb__snapshot_response__descriptor, maintenance_snapshot, NULL},
+     &etcdserverpb__snapshot_response__descriptor, maintenance_snapshot, NULL, false},
     {"/etcdserverpb.Maintenance/MoveLeader", "/v3/maintenance/transfer-leadership", METHOD_UNARY,
      false, false, &etcdserverpb__move_leader_request__descriptor,
-     &etcdserverpb__move_leader_response__descriptor, maintenance_move_leader, NULL},
+     &etcdserverpb__move_leader_response__descriptor, maintenance_move_leader, NULL, true},
     {"/etcdserverpb.Maintenance/Downgrade", "/v3/maintenance/downgrade", METHOD_UNARY, false, false,
      &etcdserverpb__downgrade_request__descriptor, &etcdserverpb__downgrade_response__descriptor,
-     maintenance_downgrade, NULL},
-    {NULL, NULL, METHOD_UNARY, false, false, NULL, NULL, NULL, NULL},
+     maintenance_downgrade, NULL, false},
+    {.path = NULL},
 };

@@ -62,6 +62,21 @@ static enum standing standing_of(const struct session *session) {
     return strcmp(c->peer.ou, ROLE_MANAGER) == 0 ? STANDING_MANAGER : STANDING_CLIENT;
 }
 
+static void note_caller(struct session *session) {
+    const struct conn *c = session->conn;
+    struct caller *caller = &session->caller;
+    uint8_t issuer[KEY_DIGEST_SIZE];
+    session->standing = standing_of(session);
+    caller->tls = c->tls != NULL;
+    caller->by_certificate = caller->tls && c->peer.cn[0];
+    (void)snprintf(caller->name, sizeof caller->name, "%s", c->peer.cn);
+    if (session->standing == STANDING_MANAGER &&
+        tls_peer_digests(c->tls, caller->key, issuer) != OK)
+        caller->barred = "the key of this certificate can't be told";
+    if (caller->tls && session->cluster_id[0] && strcmp(c->peer.ou, ROLE_WORKER) == 0)
+        caller->barred = "a worker's certificate is none for clients: `conclave cert` makes them";
+}
+
 static void start(struct session *session, const struct protocol *protocol) {
     session->protocol = protocol;
     if (protocol->start(session) == OK) return;
@@ -99,9 +114,7 @@ static void on_opened(struct conn *c) {
         conn_close(c, "its certificate is of another cluster");
         return;
     }
-    session->standing = standing_of(session);
-    session->caller.by_certificate = c->tls != NULL && c->peer.cn[0];
-    (void)snprintf(session->caller.name, sizeof session->caller.name, "%s", c->peer.cn);
+    note_caller(session);
     note_origin(c, session->caller.from, sizeof session->caller.from);
     conn_timeout(c, session->server->config.times.idle);
     if (session->lane->closing)

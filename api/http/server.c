@@ -78,17 +78,21 @@ void request_route(struct request *r) {
 }
 
 /* A manager's certificate outlives its membership, so the node table has the last word. */
-static bool is_admin(const struct request *r) {
-    const struct session *s = r->session;
-    const struct server_config *config = &s->server->config;
-    if (s->standing == STANDING_MANAGER) return config->is_member(config->ctx, s->caller.name);
-    return s->standing == STANDING_ADMIN;
+static void judge(const struct server_config *config, enum standing standing, struct caller *c) {
+    bool manager = standing == STANDING_MANAGER;
+    bool member = manager && !c->barred && config->is_member(config->ctx, c->name, c->key);
+    if (manager && !member && !c->barred)
+        c->barred = "this certificate's node is not one of the cluster's managers";
+    c->admin = !c->barred && (member || standing == STANDING_ADMIN);
 }
 
 void request_handle(struct request *r) {
     struct exchange *x = &r->exchange;
-    x->caller.admin = is_admin(r);
-    if (x->route->access == ACCESS_ADMIN && !x->caller.admin)
+    const struct server_config *config = &r->session->server->config;
+    judge(config, r->session->standing, &x->caller);
+    if (x->caller.barred && x->route != config->rpc)
+        exchange_error(x, ERR_PERMISSION, x->caller.barred);
+    else if (x->route->access == ACCESS_ADMIN && !x->caller.admin)
         exchange_error(x, ERR_PERMISSION,
                        "this needs the server's unix socket or an admin certificate");
     else

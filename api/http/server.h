@@ -5,8 +5,9 @@
  * meanwhile. Handlers run on one loop; connections do too, or on loops of their own (io_loop.h).
  *
  * Who asks is told by the connection: the unix socket's owner and holders of an admin
- * certificate may do everything; holders of a client certificate, and anybody on a plaintext
- * port, what a route's access says.
+ * certificate may do everything, and so may the node of a manager's certificate while it is a
+ * member; holders of a client certificate, and anybody on a plaintext port, what a route's access
+ * says. A worker's certificate, and one of a manager that is none any more, open nothing.
  *
  * Limits: CONNECTIONS_MAX connections, STREAMS_MAX requests at once on one of HTTP/2, HTTP_HEAD_MAX
  * and HTTP_BODY_MAX, the deadlines below, and what crypto/limits.h has under "connections of
@@ -45,9 +46,12 @@ struct route {
 
 struct caller {                   /* who asks; filled by the session and the RPC layer */
     bool admin;                   /* the unix socket's owner, an admin certificate */
-    bool by_certificate;          /* TLS with a client certificate of ours */
+    bool tls;                     /* the connection is TLS */
+    bool by_certificate;          /* with a client certificate of ours */
     char name[NAME_MAX_SIZE + 1]; /* its CN; "" without */
+    uint8_t key[KEY_DIGEST_SIZE]; /* of a manager's certificate */
     char from[64];                /* IP address; "socket"; "" not known */
+    const char *barred;           /* why nothing is done for it; NULL: it is */
     /* by caller_identify (api/etcd/caller.h): */
     char user[USER_NAME_MAX + 1];   /* etcd's user; "" none */
     bool by_token;                  /* so told a token */
@@ -89,13 +93,15 @@ struct server_config {
     uv_loop_t *loop;
     const struct log *log;      /* outlives the server */
     const struct route *routes; /* ends with path NULL */
-    const struct route *rpc;    /* for POST with content-type application/grpc */
+    const struct route *rpc;    /* for POST with content-type application/grpc; refuses who is
+                                   barred in its own words */
     /* For what `routes` has not: its route, by path and method, or NULL: 404. May itself be NULL.
      * With io_loops it is called on their threads. */
     const struct route *(*find)(const struct http_head *head);
-    void *ctx;                                         /* for the handlers and the function below */
-    bool (*is_member)(void *ctx, const char *node_id); /* is it in the node table now? */
-    struct server_times times;                         /* for tests; zeroed: as usual */
+    void *ctx; /* for the handlers and the function below */
+    /* Is it a manager now, with this key? */
+    bool (*is_member)(void *ctx, const char *node_id, const uint8_t key[KEY_DIGEST_SIZE]);
+    struct server_times times; /* for tests; zeroed: as usual */
     /* Threads that do sockets, TLS and HTTP, so that only handlers run on `loop`; 0: all of it
      * runs there. Routes are looked up on these threads. */
     unsigned io_loops;

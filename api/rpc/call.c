@@ -2,6 +2,7 @@
  * call costs no malloc. */
 #include "api/rpc/call.h"
 #include "api/etcd/caller.h"
+#include "api/etcd/etcd.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -179,10 +180,19 @@ static bool fail(struct rpc_call *c, enum err e) {
     return settle(c);
 }
 
+static bool bar(struct rpc_call *c) {
+    const struct outcome o = {.code = (unsigned)err_grpc(ERR_PERMISSION),
+                              .text = c->rpc.caller.barred,
+                              .name = err_name(ERR_PERMISSION)};
+    finish(c, &o);
+    return settle(c);
+}
+
 bool call_admit(struct rpc_call *c) {
     const struct method *method = c->rpc.method;
     const struct manager *m = c->rpc.api->manager;
     struct why why = {0};
+    if (c->rpc.caller.barred) return bar(c);
     if (method->open && method->standby) return true;
     enum err e = manager_ready(m, &why);
     if (e != OK) {
@@ -223,7 +233,10 @@ bool call_message(struct rpc_call *c, struct span bytes) {
     }
     c->given = true;
     c->busy++;
-    method->message(&c->rpc, m);
+    if (method->manages)
+        etcd_manage(&c->rpc, m, method->message);
+    else
+        method->message(&c->rpc, m);
     c->busy--;
     if (method->kind == METHOD_BIDI && !c->finished) arena_reset(&c->arena);
     return settle(c);

@@ -35,6 +35,7 @@ struct method {
     const ProtobufCMessageDescriptor *request, *answer;
     void (*message)(struct rpc *r, const ProtobufCMessage *m);
     void (*ended)(struct rpc *r); /* BIDI: the client sends no more; NULL: the call ends OK */
+    bool manages; /* UNARY: it changes the quorum, or who may do what: see caller_manages */
 };
 
 struct rpc {

@@ -3,12 +3,13 @@
 gRPC, on one member and three: enabling, what is denied to whom (reads, writes, transactions within
 transactions, watches, leases, maintenance), the CN of a certificate as a user, tokens on another
 member and after a change of password, guessing, a restart, disabling. Arguments: the parts to run
-(rules, members, certificates)."""
+(rules, members, certificates, nodes)."""
 import base64
 import contextlib
 import http.client
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,7 +18,9 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from cluster import expect, main, wait_until
 from etcd_servers import ConclaveServers
+from joins import Node
 import client_python
+import etcd_rpc
 
 GUESSES = 30  # wrong passwords in a row
 DENIED = ("PERMISSION_DENIED", "etcdserver: permission denied")
@@ -446,7 +449,79 @@ def show_certificates(test):
     servers.close()
 
 
-SHOWS = {"rules": show_rules, "members": show_members, "certificates": show_certificates}
+# --- certificates of nodes -----------------------------------------------------------------------
+
+def refused_calls(servers, files, word):
+    """Which of four calls are denied; each for a reason with this word in it, or not at all."""
+    pb, found = servers.pb, []
+    calls = {"Put": pb.PutRequest(key=b"a", value=b"1"), "Range": pb.RangeRequest(key=b"a"),
+             "MemberRemove": pb.MemberRemoveRequest(ID=77), "AuthEnable": pb.AuthEnableRequest()}
+    with contextlib.closing(etcd_rpc.Rpc(pb, servers.addresses()[0], files)) as rpc:
+        for method, request in calls.items():
+            _, error = rpc.call(method, request)
+            if error and error[0] == "PERMISSION_DENIED":
+                expect(word in error[1], f"{method}: {error}")
+                found.append(method)
+    return found
+
+
+def gateway_status(servers, files, method, path):
+    context = ssl.create_default_context(cafile=files[0])
+    context.check_hostname = False
+    context.load_cert_chain(files[1], files[2])
+    client = http.client.HTTPSConnection(servers.addresses()[0], context=context, timeout=30)
+    with contextlib.closing(client):
+        client.request(method, path, "{}" if method == "POST" else None)
+        return client.getresponse().status
+
+
+def show_nodes(test):
+    servers = ConclaveServers(test, 1, tls=True)
+    lone = servers.cluster[0]
+    everything = ["Put", "Range", "MemberRemove", "AuthEnable"]
+
+    def cli(*words):
+        code, out, error = lone.cli(*words)
+        expect(code == 0, f"{' '.join(words)}: {error}")
+        return out.strip()
+
+    def joined(role):
+        node = Node(test).join(lone.peer_address, cli("token", "show", "--role", role))
+        return node, (node.root, *node.pair)
+
+    def paths(files):
+        return [gateway_status(servers, files, *way)
+                for way in (("POST", "/v3/kv/range"), ("GET", "/metrics"))]
+
+    worker, at_work = joined("worker")
+    manager, managing = joined("manager")
+    with test.show("a worker's certificate is no client's, before and after its removal"):
+        expect(refused_calls(servers, at_work, "worker's certificate") == everything, "let in")
+        expect(paths(at_work) == [403, 403], f"{paths(at_work)}")
+        cli("node", "rm", "--force", worker.id)
+        expect(refused_calls(servers, at_work, "worker's certificate") == everything, "let in")
+    with test.show("a manager's certificate is an administrator's until it is removed"):
+        with contextlib.closing(etcd_rpc.Rpc(servers.pb, lone.endpoint, managing)) as rpc:
+            rpc.must("Put", servers.pb.PutRequest(key=b"a", value=b"1"))
+            rpc.must("UserAdd", servers.pb.AuthUserAddRequest(name="x", password="x"))
+            cli("member", "rm", manager.id)
+            _, error = rpc.call("Range", servers.pb.RangeRequest(key=b"a"))
+        expect(error and "not one of the cluster's managers" in error[1], f"{error}")
+        expect(refused_calls(servers, managing, "managers") == everything, "let in")
+        expect(paths(managing) == [403, 403], f"{paths(managing)}")
+    with test.show("a client's reads and writes keys, but changes neither members nor users"):
+        client = client_certificate(servers, "joe")
+        expect(refused_calls(servers, client, "administrator's certificate") == everything[2:],
+               "let do too much, or too little")
+    with test.show("the same over the socket, and by an administrator's, is as with etcd"):
+        with contextlib.closing(lone.socket()) as local:
+            local.call("POST", "/v3/auth/role/add", {"name": "by-socket"})
+        says(servers, "Role by-admin created", "role", "add", "by-admin", files=servers.tls)
+    servers.close()
+
+
+SHOWS = {"rules": show_rules, "members": show_members, "certificates": show_certificates,
+         "nodes": show_nodes}
 
 
 def run_all(test):

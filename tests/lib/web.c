@@ -202,10 +202,11 @@ static const struct route rpc = {HTTP_POST, "", ACCESS_CLIENT, handle_rpc, true}
 
 static void on_guard(uv_timer_t *timer) { (void)timer; }
 
-static bool is_member(void *ctx, const char *node_id) {
-    (void)ctx;
+static bool is_member(void *ctx, const char *node_id, const uint8_t key[KEY_DIGEST_SIZE]) {
+    struct web *w = ctx;
     (void)node_id;
-    return true;
+    memcpy(w->member_key, key, KEY_DIGEST_SIZE);
+    return !w->removed;
 }
 
 static void must(enum err e, const struct why *why) {

@@ -33,15 +33,17 @@ struct web {
     char path[100]; /* of the unix socket */
     struct exchange *late[WEB_LATE];
     unsigned n_late;
-    struct exchange *fed_by; /* the last that was fed */
-    size_t fed;              /* bytes given to /feed */
-    unsigned ends;           /* times that it was told of an end */
-    bool hold;               /* see /feed */
-    size_t flow;             /* bytes of an answer of /flow */
-    size_t flowed;           /* bytes written by it */
-    unsigned busy;           /* times that a write said ERR_BUSY */
-    unsigned gone;           /* streamed exchanges whose client left */
-    unsigned handled;        /* requests that reached a handler */
+    struct exchange *fed_by;             /* the last that was fed */
+    size_t fed;                          /* bytes given to /feed */
+    unsigned ends;                       /* times that it was told of an end */
+    bool hold;                           /* see /feed */
+    size_t flow;                         /* bytes of an answer of /flow */
+    size_t flowed;                       /* bytes written by it */
+    unsigned busy;                       /* times that a write said ERR_BUSY */
+    unsigned gone;                       /* streamed exchanges whose client left */
+    unsigned handled;                    /* requests that reached a handler */
+    bool removed;                        /* no node is a member */
+    uint8_t member_key[KEY_DIGEST_SIZE]; /* that the server asked about last */
     bool closed;
 };
 

@@ -89,7 +89,7 @@ static void drive(struct world *w) {
 static const struct caller nobody = {.admin = false}, boss = {.admin = true};
 
 static struct caller certified(const char *name) {
-    struct caller c = {.by_certificate = true};
+    struct caller c = {.tls = true, .by_certificate = true};
     (void)snprintf(c.name, sizeof c.name, "%s", name);
     return c;
 }
@@ -216,6 +216,66 @@ static void only_reads_that_all_allow_it_make_a_transaction_serializable(void **
     assert_true(is_serializable(&m));
     m.n_success = 2;
     assert_false(is_serializable(&m));
+}
+
+/* --- who manages ------------------------------------------------------------------------------ */
+
+/* gRPC's code of a unary call. */
+static int plain_call(struct world *w, const struct caller *caller, const char *path,
+                      const ProtobufCMessage *m) {
+    struct exbox b;
+    begin(w, &b, caller, path, m, true);
+    drive(w);
+    while (!b.done)
+        (void)uv_run(&w->loop, UV_RUN_ONCE);
+    int code = b.code;
+    exbox_free(&b);
+    return code;
+}
+
+static int add_role(struct world *w, const struct caller *caller, const char *name) {
+    Etcdserverpb__AuthRoleAddRequest m = ETCDSERVERPB__AUTH_ROLE_ADD_REQUEST__INIT;
+    m.name = (char *)(uintptr_t)name;
+    return plain_call(w, caller, "/etcdserverpb.Auth/RoleAdd", &m.base);
+}
+
+static void over_tls_clients_manage_nothing_while_auth_is_off(void **state) {
+    struct world *w = *state;
+    const int denied = err_grpc(ERR_PERMISSION);
+    const struct caller plain = {0}, over_tls = {.tls = true}, alice = certified("alice"),
+                        root = certified("root"), admin = {.tls = true, .admin = true};
+    Etcdserverpb__MemberRemoveRequest remove = ETCDSERVERPB__MEMBER_REMOVE_REQUEST__INIT;
+    Etcdserverpb__MoveLeaderRequest move = ETCDSERVERPB__MOVE_LEADER_REQUEST__INIT;
+    Etcdserverpb__AlarmRequest alarm = ETCDSERVERPB__ALARM_REQUEST__INIT;
+    Etcdserverpb__AuthEnableRequest enable = ETCDSERVERPB__AUTH_ENABLE_REQUEST__INIT;
+    make_users(w);
+    assert_int_equal(add_role(w, &over_tls, "a"), denied);
+    assert_int_equal(add_role(w, &root, "a"), denied);
+    assert_int_equal(add_role(w, &admin, "a"), 0);
+    assert_int_equal(add_role(w, &plain, "b"), 0);
+    assert_int_equal(plain_call(w, &alice, "/etcdserverpb.Cluster/MemberRemove", &remove.base),
+                     denied);
+    assert_int_equal(plain_call(w, &alice, "/etcdserverpb.Maintenance/MoveLeader", &move.base),
+                     denied);
+    assert_int_equal(plain_call(w, &alice, "/etcdserverpb.Maintenance/Alarm", &alarm.base), 0);
+    alarm.action = ETCDSERVERPB__ALARM_REQUEST__ALARM_ACTION__ACTIVATE;
+    assert_int_equal(plain_call(w, &alice, "/etcdserverpb.Maintenance/Alarm", &alarm.base), denied);
+    assert_int_equal(plain_call(w, &alice, "/etcdserverpb.Auth/AuthEnable", &enable.base), denied);
+    assert_int_equal(plain_call(w, &admin, "/etcdserverpb.Auth/AuthEnable", &enable.base), 0);
+    assert_int_equal(add_role(w, &over_tls, "c"), err_grpc(ERR_USER_EMPTY));
+    assert_int_equal(add_role(w, &alice, "c"), err_grpc(ERR_AUTH_DENIED));
+    assert_int_equal(add_role(w, &root, "c"), 0);
+}
+
+static void who_is_barred_gets_no_call_at_all(void **state) {
+    struct world *w = *state;
+    struct caller worker = certified("works");
+    Etcdserverpb__StatusRequest ask = ETCDSERVERPB__STATUS_REQUEST__INIT;
+    struct exbox b;
+    worker.barred = "no client";
+    begin(w, &b, &worker, "/etcdserverpb.Maintenance/Status", &ask.base, true);
+    world_failed(&b, err_grpc(ERR_PERMISSION), "no client");
+    exbox_free(&b);
 }
 
 /* --- passwords -------------------------------------------------------------------------------- */
@@ -358,6 +418,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(nobody_reads_the_request_of_a_client_that_has_left),
         TEST(only_reads_that_all_allow_it_make_a_transaction_serializable),
+        TEST(over_tls_clients_manage_nothing_while_auth_is_off),
+        TEST(who_is_barred_gets_no_call_at_all),
         TEST(a_password_that_is_replaced_while_it_is_checked_buys_nothing),
         TEST(a_watch_of_nobody_ends_when_auth_comes_on),
         TEST(a_watch_ends_when_its_user_may_not_read_any_more),

@@ -286,7 +286,7 @@ static void both_protocols_live_on_one_port(void **state) {
 
 struct party {
     struct pki pki;
-    struct pki_node server, admin, user;
+    struct pki_node server, admin, user, worker;
 };
 
 static void party_new(struct party *p) {
@@ -294,12 +294,14 @@ static void party_new(struct party *p) {
     pki_node_new(&p->pki, "server", ROLE_MANAGER, WEB_CLUSTER, 60, &p->server);
     pki_node_new(&p->pki, "boss", ROLE_ADMIN, WEB_CLUSTER, 60, &p->admin);
     pki_node_new(&p->pki, "joe", "conclave-client", WEB_CLUSTER, 60, &p->user);
+    pki_node_new(&p->pki, "works", ROLE_WORKER, WEB_CLUSTER, 60, &p->worker);
 }
 
 static void party_free(struct party *p) {
     pki_node_free(&p->server);
     pki_node_free(&p->admin);
     pki_node_free(&p->user);
+    pki_node_free(&p->worker);
     pki_free(&p->pki);
 }
 
@@ -339,6 +341,40 @@ static void over_tls_alpn_decides_and_the_certificate_says_who_asks(void **state
     h2_close(&other);
     tls_context_release(admin);
     tls_context_release(user);
+    end();
+    party_free(&p);
+}
+
+static unsigned status_of(struct h2 *h, int32_t id, const char *method, const char *path) {
+    h2_request(h, id, method, path, NULL, true);
+    WEB_UNTIL(&web, h2_stream(h, id)->ended);
+    return h2_stream(h, id)->status;
+}
+
+static void certificates_of_nodes_open_nothing_but_a_managers_while_it_is_one(void **state) {
+    (void)state;
+    static struct party p;
+    uint8_t key[KEY_DIGEST_SIZE];
+    party_new(&p);
+    web_open(&web, NULL);
+    web_listen_tls(&web, &p.pki, &p.server);
+    struct tls_context *worker = client_context(&p, &p.worker, h2_only);
+    struct tls_context *manager = client_context(&p, &p.server, h2_only);
+    h2_open(&client, &web, web_connect_tcp(&web), worker);
+    assert_int_equal(status_of(&client, 1, "GET", "/small"), 403);
+    assert_non_null(strstr(h2_stream(&client, 1)->text, "worker"));
+    h2_close(&client);
+    h2_open(&client, &web, web_connect_tcp(&web), manager);
+    assert_int_equal(status_of(&client, 1, "POST", "/admin"), 200);
+    assert_int_equal(x509_key_digest(buf_span(&p.server.cert), key), OK);
+    assert_memory_equal(key, web.member_key, sizeof key);
+    web.removed = true;
+    assert_int_equal(status_of(&client, 3, "GET", "/small"), 403);
+    assert_non_null(strstr(h2_stream(&client, 3)->text, "is not one of"));
+    web.removed = false;
+    assert_int_equal(status_of(&client, 5, "GET", "/small"), 200);
+    tls_context_release(worker);
+    tls_context_release(manager);
     end();
     party_free(&p);
 }
@@ -423,6 +459,7 @@ int main(void) {
         cmocka_unit_test(a_stopping_server_answers_what_it_has_taken),
         cmocka_unit_test(both_protocols_live_on_one_port),
         cmocka_unit_test(over_tls_alpn_decides_and_the_certificate_says_who_asks),
+        cmocka_unit_test(certificates_of_nodes_open_nothing_but_a_managers_while_it_is_one),
         cmocka_unit_test(a_new_certificate_is_for_new_connections_and_ends_no_old_one),
         cmocka_unit_test(no_lack_of_memory_hurts_more_than_its_request),
     };
