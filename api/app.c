@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api/ca/authority.h"
 #include "api/client_tls.h"
 #include "api/engine/engine.h"
 #include "api/etcd/caller.h"
@@ -36,6 +37,8 @@ struct app {
     uv_timer_t watchdog;         /* tells the service manager that the loop turns */
     uv_timer_t sample;           /* looks at what is measured by looking */
     struct client_tls_watch tls; /* the client port's files */
+    struct buf roots;            /* the cluster's, that clients were last judged by */
+    bool review;                 /* those with open connections are to be judged by them */
     bool told;                   /* the service manager was told that we are ready */
     uv_timer_t timer; /* another attempt to join; then the end of patience when stopping */
     unsigned join_tries;
@@ -128,10 +131,10 @@ static void on_failed(void *ctx, enum err e, const char *text) { stop(ctx, e, te
 
 /* --- the client port ------------------------------------------------------------------------ */
 
-static RESULT open_port(struct app *a, struct why *why) {
+static RESULT open_port(struct app *a, struct span roots, struct why *why) {
     const struct node_identity *self = &a->api.manager->self;
     struct tls_context *tls = NULL;
-    if (!a->config->insecure) TRY(client_tls_context(&a->config->tls, self, &tls, why));
+    if (!a->config->insecure) TRY(client_tls_context(&a->config->tls, self, roots, &tls, why));
     server_credentials(a->api.server, tls, a->config->tls.ca ? "" : self->cluster_id);
     if (a->listening || !self->client_listen[0]) return OK;
     TRY(server_listen_tcp(a->api.server, self->client_listen, a->config->insecure, why));
@@ -142,12 +145,12 @@ static RESULT open_port(struct app *a, struct why *why) {
 }
 
 /* Always with the cluster's own root: who holds an administrator's certificate is its to say. */
-static RESULT open_engine_port(struct app *a, struct why *why) {
+static RESULT open_engine_port(struct app *a, struct span roots, struct why *why) {
     const struct node_identity *self = &a->api.manager->self;
     const struct client_tls_config plain = {.cert = a->config->tls.cert, .key = a->config->tls.key};
     struct tls_context *tls = NULL;
     if (!a->config->engine[0]) return OK;
-    TRY(client_tls_context(&plain, self, &tls, why));
+    TRY(client_tls_context(&plain, self, roots, &tls, why));
     server_credentials(a->engine, tls, self->cluster_id);
     if (a->engine_listening) return OK;
     enum err e = server_listen_tcp(a->engine, a->config->engine, false, why);
@@ -158,11 +161,34 @@ static RESULT open_engine_port(struct app *a, struct why *why) {
     return OK;
 }
 
+static void review(struct app *a) {
+    enum err e = OK, engine = OK;
+    if (!a->review) return;
+    if (!a->config->tls.ca) e = server_review(a->api.server);
+    if (a->engine) engine = server_review(a->engine);
+    a->review = e != OK || engine != OK; /* then once more with the next sample */
+}
+
+static RESULT open_ports(struct app *a, struct why *why) {
+    struct buf roots = buf_new(3 * PEM_MAX);
+    enum err e = authority_client_roots(a->api.manager, &roots);
+    if (e == OK) e = open_port(a, buf_span(&roots), why);
+    if (e == OK) e = open_engine_port(a, buf_span(&roots), why);
+    if (e != OK || span_equal(buf_span(&roots), buf_span(&a->roots))) {
+        buf_free(&roots);
+        return e;
+    }
+    buf_free(&a->roots);
+    a->roots = roots;
+    a->review = true;
+    review(a);
+    return OK;
+}
+
 /* Files that can't be used leave the port as it was. */
 static enum err reload(struct app *a, struct why *why) {
     if (a->stopping || !a->api.manager || a->api.manager->state != MANAGER_RUNNING) return OK;
-    enum err e = open_port(a, why);
-    if (e == OK) e = open_engine_port(a, why);
+    enum err e = open_ports(a, why);
     if (e == OK)
         log_event(&a->log, LOG_INFO, "api", "the client port's certificates were read again");
     else
@@ -209,10 +235,11 @@ static void on_changed(void *ctx) {
     health_changed(&a->api);
     if (a->api.manager->state == MANAGER_RUNNING) {
         enum err e = watches_start(&a->api);
-        if (e == OK) e = open_port(a, &why);
-        if (e == OK) e = open_engine_port(a, &why);
+        if (e == OK) e = open_ports(a, &why);
         if (e == OK)
             tell_ready(a);
+        else if (a->listening)
+            log_event(&a->log, LOG_ERROR, "api", "the client port stays as it was: %s", why.text);
         else
             stop(a, e, why.text);
         return;
@@ -398,6 +425,7 @@ static RESULT open_all(struct app *a, struct why *why) {
 
 static void on_sample(uv_timer_t *timer) {
     struct app *a = timer->data;
+    if (a->api.server && !a->stopping) review(a);
     api_sample(&a->api);
 }
 
@@ -438,6 +466,7 @@ RESULT app_run(const struct app_config *config, struct why *why) {
     a->api.quota = config->quota;
     a->api.progress_ms = config->progress_ms;
     a->api.insecure = config->insecure;
+    a->roots = buf_new(3 * PEM_MAX);
     if (uv_loop_init(&a->loop) != 0) return fail_with(why, ERR_NOMEM, "no event loop");
     start_signals(a);
     enum err e = open_all(a, why);

@@ -39,12 +39,13 @@ static RESULT read_files(const struct client_tls_config *config, struct files *f
 }
 
 static RESULT make(const struct client_tls_config *config, const struct node_identity *self,
-                   const struct files *f, struct tls_context **out, struct why *why) {
+                   struct span roots, const struct files *f, struct tls_context **out,
+                   struct why *why) {
     static const char *const alpn[] = {"h2", "http/1.1", NULL};
     const struct tls_config tls = {.server = true,
                                    .verify =
                                        config->optional ? TLS_VERIFY_OPTIONAL : TLS_VERIFY_REQUIRED,
-                                   .root_pem = buf_span(config->ca ? &f->ca : &self->root_pem),
+                                   .root_pem = config->ca ? buf_span(&f->ca) : roots,
                                    .cert_pem = buf_span(config->cert ? &f->cert : &self->cert_pem),
                                    .key_pem = config->key ? f->key : self->key_pem,
                                    .alpn = alpn,
@@ -57,10 +58,10 @@ static RESULT make(const struct client_tls_config *config, const struct node_ide
 }
 
 RESULT client_tls_context(const struct client_tls_config *config, const struct node_identity *self,
-                          struct tls_context **out, struct why *why) {
+                          struct span roots, struct tls_context **out, struct why *why) {
     struct files f = {.cert = buf_new(PEM_MAX), .ca = buf_new(PEM_MAX)};
     enum err e = read_files(config, &f, why);
-    if (e == OK) e = make(config, self, &f, out, why);
+    if (e == OK) e = make(config, self, roots, &f, out, why);
     buf_free(&f.cert);
     buf_free(&f.ca);
     secret_free(f.key);

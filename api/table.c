@@ -274,6 +274,7 @@ static void on_current(struct read *rd, enum err e) {
     m->current_once = true;
     agent_wake(m);
     vault_wake(m);
+    m->config.changed(m->config.ctx); /* what clients may be of is known for certain */
 }
 
 void table_follow(struct manager *m) {

@@ -272,6 +272,11 @@ RESULT tls_context_new(const struct tls_config *config, struct tls_context **out
     return e;
 }
 
+struct tls_context *tls_context_share(struct tls_context *c) {
+    atomic_fetch_add(&c->refs, 1);
+    return c;
+}
+
 void tls_context_release(struct tls_context *c) {
     if (c == NULL || atomic_fetch_sub(&c->refs, 1) != 1) return;
     SSL_CTX_free(c->ctx);
@@ -306,8 +311,7 @@ static bool bios_set(struct tls *t) {
 RESULT tls_new(struct tls_context *c, const char *server_name, struct tls **out, struct why *why) {
     struct tls *t = calloc(1, sizeof *t);
     if (t == NULL) return fail_with(why, ERR_NOMEM, "TLS: out of memory");
-    atomic_fetch_add(&c->refs, 1);
-    t->context = c;
+    t->context = tls_context_share(c);
     t->in.bytes = buf_new(QUEUE_MAX);
     t->out.bytes = buf_new(QUEUE_MAX);
     ERR_clear_error();
@@ -492,6 +496,20 @@ RESULT tls_peer(const struct tls *t, struct x509_subject *out) {
         return ERR_UNAUTHENTICATED;
     return t->context->foreign_root ? subject_read_foreign(cert, out)
                                     : subject_read(cert, out, NULL);
+}
+
+RESULT tls_review(const struct tls *t, const struct tls_context *by) {
+    X509 *cert = SSL_get0_peer_certificate(t->ssl);
+    if (t->state == TLS_HANDSHAKE) return ERR_PRECONDITION;
+    if (cert == NULL) return ERR_NOT_FOUND;
+    X509_STORE_CTX *ctx = X509_STORE_CTX_new();
+    if (ctx == NULL) return ERR_NOMEM;
+    bool good = X509_STORE_CTX_init(ctx, SSL_CTX_get_cert_store(by->ctx), cert,
+                                    SSL_get_peer_cert_chain(t->ssl)) == 1 &&
+                X509_STORE_CTX_set_default(ctx, "ssl_client") == 1 && X509_verify_cert(ctx) == 1;
+    X509_STORE_CTX_free(ctx);
+    ERR_clear_error();
+    return good ? OK : ERR_CERTIFICATE;
 }
 
 static enum err key_digest(X509 *cert, uint8_t digest[32]) {

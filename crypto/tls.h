@@ -38,6 +38,7 @@ struct tls_config {
 
 /* Copies everything. ERR_CERTIFICATE when key and certificate don't match. */
 RESULT tls_context_new(const struct tls_config *config, struct tls_context **out, struct why *why);
+struct tls_context *tls_context_share(struct tls_context *c); /* one more to be released */
 void tls_context_release(struct tls_context *c);
 
 /* `server_name`: for a client, SNI and the DNS name (or just the IP address) to verify; NULL: none.
@@ -65,6 +66,9 @@ const char *tls_alpn(const struct tls *t); /* "" before open or when none */
  * ERR_NOT_FOUND when the peer gave none,
  * ERR_UNAUTHENTICATED under TLS_VERIFY_NONE, ERR_PRECONDITION before open. */
 RESULT tls_peer(const struct tls *t, struct x509_subject *out);
+/* Would `by`, a server's context, take the peer's certificate now? OK; ERR_NOT_FOUND: it gave none;
+ * ERR_CERTIFICATE, ERR_NOMEM. */
+RESULT tls_review(const struct tls *t, const struct tls_context *by);
 /* Of a verified peer certificate: SHA-256 of its public key and of the key that signed it, each as
  * SubjectPublicKeyInfo in DER. Errors as tls_peer; outputs are written on OK only. */
 RESULT tls_peer_digests(const struct tls *t, uint8_t key[32], uint8_t issuer[32]);

@@ -9,6 +9,16 @@ RESULT authority_roots(const struct cluster *c, struct buf *out) {
     return buf_add_span(out, buf_span(&c->retired_pem));
 }
 
+RESULT authority_client_roots(const struct manager *m, struct buf *out) {
+    const struct cluster *c = store_cluster(m->store);
+    bool sure = m->current_once && c->initialised;
+    if (!sure) TRY(x509_first(buf_span(&m->self.root_pem), out, NULL));
+    if (!span_equal(buf_span(&c->ca.root_pem), buf_span(out)))
+        TRY(buf_add_span(out, buf_span(&c->ca.root_pem)));
+    if (span_equal(buf_span(&c->next.root_pem), buf_span(&c->ca.root_pem))) return OK;
+    return buf_add_span(out, buf_span(&c->next.root_pem));
+}
+
 /* --- who signs ------------------------------------------------------------------------------ */
 
 /* What the next one signs is trusted by those who have not heard of it. */

@@ -34,6 +34,10 @@
 /* What is trusted now: the root, the next one, those that are not finished; PEM, one after the
  * other. `first` is the one that tokens pin. */
 RESULT authority_roots(const struct cluster *c, struct buf *out);
+/* The same for clients and what they connect to: without those that are not finished, which are
+ * trusted for certain nodes only. While the state may be old, with the root that was last heard of.
+ */
+RESULT authority_client_roots(const struct manager *m, struct buf *out);
 /* The digest (SHA-256 of SPKI) of the key that certificates should be of now. */
 RESULT authority_issuer(const struct cluster *c, uint8_t digest[NODE_DIGEST_SIZE]);
 /* Signs a request for a node with the key that signs now; ERR_UNSUPPORTED when that is elsewhere

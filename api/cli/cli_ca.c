@@ -274,7 +274,9 @@ const struct verb verb_ca_rotate = {
         "nothing is interrupted.\n"
         "It is done when all nodes that are up have theirs: from then on the join tokens pin "
         "the new root, and\n"
-        "nodes that were down are finished when they come back. It is watched for as long as it "
+        "nodes that were down are finished when they come back; clients' certificates of the old "
+        "root are void,\n"
+        "`conclave cert` makes new ones while it runs or after. It is watched for as long as it "
         "takes, or as\n"
         "--timeout says. The present root again aborts a rotation.",
     .run = run_rotate,

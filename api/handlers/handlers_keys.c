@@ -207,20 +207,23 @@ static RESULT sign(const struct manager *m, const json_t *body, struct buf *cert
 }
 
 static void answer_certificate(struct exchange *x, const struct manager *m, struct buf *cert) {
-    struct buf out = buf_new(4 * PEM_MAX);
+    struct buf out = buf_new(4 * PEM_MAX), roots = buf_new(3 * PEM_MAX);
     struct jout j;
+    enum err e = authority_client_roots(m, &roots);
     jout_start(&j, &out);
     jout_open(&j, '{');
     jout_key(&j, "certificate");
     jout_text(&j, buf_span(cert));
     jout_key(&j, "root");
-    jout_text(&j, buf_span(&m->self.root_pem));
+    jout_text(&j, buf_span(&roots));
     jout_put_text(&j, "endpoint", m->self.client_address);
     jout_close(&j, '}');
-    if (jout_end(&j) == OK)
+    if (e == OK) e = jout_end(&j);
+    if (e == OK)
         exchange_json(x, &out);
     else
         exchange_error(x, ERR_NOMEM, NULL);
+    buf_free(&roots);
     buf_free(&out);
 }
 

@@ -45,11 +45,16 @@ void conn_close(struct conn *c, const char *reason) {
 
 /* --- the timer ------------------------------------------------------------------------------ */
 
-/* When somebody must look: the owner's deadline, or whether the peer still takes bytes. */
+/* The sooner of two times; 0: never. */
+static uint64_t sooner(uint64_t a, uint64_t b) {
+    if (!a || !b) return a ? a : b;
+    return a < b ? a : b;
+}
+
+/* When somebody must look: a deadline, the end, or whether the peer still takes bytes. */
 static uint64_t next_look(const struct conn *c) {
     uint64_t stall = c->writing ? c->moved_ms + c->all->stall_ms : 0;
-    if (!c->deadline_ms || !stall) return c->deadline_ms ? c->deadline_ms : stall;
-    return c->deadline_ms < stall ? c->deadline_ms : stall;
+    return sooner(sooner(c->deadline_ms, c->end_ms), stall);
 }
 
 static void on_timer(uv_timer_t *timer);
@@ -78,6 +83,8 @@ static void on_timer(uv_timer_t *timer) {
     if (c->closing) return;
     if (stalled(c, now)) {
         conn_close(c, "it takes nothing of what is sent to it");
+    } else if (c->end_ms && now >= c->end_ms) {
+        conn_close(c, "its time is over");
     } else if (c->deadline_ms && now >= c->deadline_ms) {
         c->deadline_ms = 0;
         if (c->lingering)
@@ -90,6 +97,11 @@ static void on_timer(uv_timer_t *timer) {
 
 void conn_timeout(struct conn *c, uint64_t after_ms) {
     c->deadline_ms = after_ms ? uv_now(c->all->loop) + after_ms : 0;
+    arm(c);
+}
+
+void conn_end(struct conn *c, uint64_t after_ms) {
+    c->end_ms = uv_now(c->all->loop) + after_ms;
     arm(c);
 }
 

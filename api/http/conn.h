@@ -66,6 +66,7 @@ struct conn {
     struct conn *next, **link;        /* in all->touched; link NULL: not in it */
     uv_timer_t timer;                 /* conn_timeout and stalls */
     uint64_t deadline_ms;             /* of conn_timeout, loop time; 0: none */
+    uint64_t end_ms;                  /* of conn_end; 0: none */
     uint64_t moved_ms;                /* when the peer last took bytes, while `writing` */
     size_t left;                      /* bytes of the write under way that were left then */
     uv_write_t write;                 /* the one write under way */
@@ -102,6 +103,7 @@ void conn_touch(struct conn *c);  /* calls `fill` and `drained` at the turn's en
 void conn_finish(struct conn *c); /* close once all is flushed */
 void conn_close(struct conn *c, const char *reason);
 void conn_timeout(struct conn *c, uint64_t after_ms); /* 0: none; replaces the last; cheap */
+void conn_end(struct conn *c, uint64_t after_ms);     /* closes it then, whatever it does */
 size_t conn_queued(const struct conn *c);             /* bytes written, not yet with the kernel */
 
 #endif

@@ -25,6 +25,11 @@ static void adopt(struct io_loop *io, struct far *far) {
     io_loop_left(far);
 }
 
+static void review(struct io_loop *io, struct tls_context *by) {
+    lane_review(&io->lane, by);
+    tls_context_release(by);
+}
+
 void io_loop_left(struct far *far) { mail_post(&far->io->out, &far->left); }
 
 /* Its last act: with these handles gone the loop ends. */
@@ -39,6 +44,7 @@ static void on_thread_note(struct mailbox *box, struct note *note) {
     struct io_loop *io = box->ctx;
     switch (note->kind) {
     case NOTE_ADOPT: adopt(io, note->about); break;
+    case NOTE_REVIEW: review(io, note->about); break;
     case NOTE_STOP: lane_stop(&io->lane); break;
     case NOTE_ABANDON: uv_stop(&io->loop); break;
     default: ferry_near(note->about, note); break;
@@ -191,6 +197,15 @@ RESULT io_loop_give(struct io_loop *io, const struct arrival *a, struct why *why
     far->left = (struct note){.part = true, .kind = NOTE_LEFT, .about = far};
     io->connections++;
     mail_post(&io->in, &far->adopt);
+    return OK;
+}
+
+RESULT io_loop_review(struct io_loop *io, struct tls_context *by) {
+    struct note *note = mail_note(&io->in, 0);
+    if (!note) return ERR_NOMEM;
+    note->kind = NOTE_REVIEW;
+    note->about = tls_context_share(by);
+    mail_post(&io->in, note);
     return OK;
 }
 

@@ -56,6 +56,7 @@ struct far {
 enum note_kind {
     /* to an I/O loop */
     NOTE_ADOPT,    /* a connection; about: far */
+    NOTE_REVIEW,   /* other roots are trusted; about: a context, to be released */
     NOTE_STOP,     /* no new requests */
     NOTE_ABANDON,  /* at once */
     NOTE_ANSWER,   /* about: crossing, as all that follow; the last: all of the answer */
@@ -78,6 +79,7 @@ enum note_kind {
 
 RESULT io_loop_start(struct server *s, unsigned number, struct io_loop **out, struct why *why);
 RESULT io_loop_give(struct io_loop *io, const struct arrival *a, struct why *why);
+RESULT io_loop_review(struct io_loop *io, struct tls_context *by); /* lane_review; ERR_NOMEM */
 void io_loop_stop(struct io_loop *io);
 void io_loop_abandon(struct io_loop *io); /* the thread has ended when it returns */
 void io_loop_left(struct far *far);       /* the thread's: its session is freed */

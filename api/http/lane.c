@@ -1,7 +1,8 @@
 /* A lane: the connections of one loop, see session.h. What a connection tells goes to its session's
  * protocol; which one that is, is found out here. Nothing here knows whether handlers run on the
  * same loop. Happy path: lane_take -> opened -> the protocol -> session_free. Close: lane_stop ends
- * idle connections at once, the others after their answers; `gone` is the last call. */
+ * idle connections at once, the others after their answers; `gone` is the last call. The same
+ * for those whose certificate is trusted no more (lane_review), within times.grace. */
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@ static void on_conns_gone(struct conns *all, void *ctx) {
     struct lane *lane = ctx;
     (void)all;
     http2_setup_free(lane->http2);
+    tls_context_release(lane->trust);
     lane->gone(lane);
 }
 
@@ -108,6 +110,28 @@ static void note_origin(struct conn *c, char *out, size_t room) {
         (void)uv_ip_name((const struct sockaddr *)&from, out, room);
 }
 
+static void judge(struct session *session) {
+    struct conn *c = session->conn;
+    if (!c->certified || c->closing || tls_review(c->tls, session->lane->trust) == OK) return;
+    session->caller.barred = "this certificate is not trusted any more";
+    if (!session->protocol) {
+        conn_close(c, session->caller.barred);
+        return;
+    }
+    conn_end(c, session->server->config.times.grace);
+    session->protocol->stop(session);
+}
+
+void lane_review(struct lane *lane, struct tls_context *by) {
+    tls_context_release(lane->trust);
+    lane->trust = tls_context_share(by);
+    for (struct session *session = lane->sessions; session; session = session->next) {
+        if (!session->conn || !session->conn->tls) continue;
+        session->unjudged = !session->conn->open;
+        if (session->conn->open) judge(session);
+    }
+}
+
 static void on_opened(struct conn *c) {
     struct session *session = c->ctx;
     if (c->certified && session->cluster_id[0] && strcmp(c->peer.o, session->cluster_id) != 0) {
@@ -117,10 +141,9 @@ static void on_opened(struct conn *c) {
     note_caller(session);
     note_origin(c, session->caller.from, sizeof session->caller.from);
     conn_timeout(c, session->server->config.times.idle);
-    if (session->lane->closing)
-        conn_close(c, "");
-    else
-        find_protocol(session);
+    if (session->lane->closing) conn_close(c, "");
+    if (session->unjudged) judge(session);
+    if (!c->closing) find_protocol(session);
 }
 
 static void on_data(struct conn *c) {

@@ -203,6 +203,7 @@ static void default_times(struct server_times *t) {
     if (!t->ping) t->ping = PING_AFTER_MS;
     if (!t->pong) t->pong = PONG_TIMEOUT_MS;
     if (!t->stall) t->stall = STALL_TIMEOUT_MS;
+    if (!t->grace) t->grace = GRACE_MS;
 }
 
 static RESULT start_io(struct server *s, struct why *why) {
@@ -293,6 +294,15 @@ void server_credentials(struct server *s, struct tls_context *tls, const char *c
     if (s->tls) tls_context_release(s->tls);
     s->tls = tls;
     (void)snprintf(s->cluster_id, sizeof s->cluster_id, "%s", cluster_id);
+}
+
+RESULT server_review(struct server *s) {
+    enum err e = OK;
+    if (s->closing || !s->tls) return OK;
+    lane_review(&s->own, s->tls);
+    for (unsigned i = 0; i < s->io_n; i++)
+        if (s->io[i] && io_loop_review(s->io[i], s->tls) != OK) e = ERR_NOMEM;
+    return e;
 }
 
 const char *server_address(const struct server *s) { return s->has_tcp ? s->address : ""; }

@@ -29,6 +29,7 @@
 #define PING_AFTER_MS      30000            /* silence while requests are open; then a PING */
 #define PONG_TIMEOUT_MS    20000            /* silence after that */
 #define STALL_TIMEOUT_MS   60000            /* answers wait, and the client takes none of them */
+#define GRACE_MS           5000             /* for answers to a client that is trusted no more */
 #define ANSWER_HEADERS_MAX 8
 
 struct server;
@@ -87,6 +88,7 @@ struct server_times { /* milliseconds; 0: what the names above say */
     uint64_t ping;    /* PING_AFTER_MS */
     uint64_t pong;    /* PONG_TIMEOUT_MS */
     uint64_t stall;   /* STALL_TIMEOUT_MS */
+    uint64_t grace;   /* GRACE_MS */
 };
 
 struct server_config {
@@ -116,6 +118,10 @@ RESULT server_listen_tcp(struct server *s, const char *address, bool plaintext, 
 /* For connections from now on; takes over the caller's reference. `cluster_id` must be the O of
  * certificates; "": they are of another PKI, and nobody with one is an administrator. */
 void server_credentials(struct server *s, struct tls_context *tls, const char *cluster_id);
+/* Connections that are open are judged by the present context, too: whose certificate it does not
+ * take gets nothing more, and ends (times.grace). ERR_NOMEM: not all were told; to be called again.
+ */
+RESULT server_review(struct server *s);
 const char *
 server_address(const struct server *s); /* of the TCP listener, as bound; "" when there is none */
 void server_close_tcp(struct server *s);

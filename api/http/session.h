@@ -64,6 +64,7 @@ struct session {
     struct caller caller;                 /* who the client is */
     enum standing standing;               /* what it may be */
     char cluster_id[CLUSTER_ID_SIZE + 1]; /* that its certificate must name */
+    bool unjudged;                        /* what is trusted changed in its handshake */
     struct far *far;                      /* of a lane of an I/O loop: its other half */
 };
 
@@ -74,6 +75,7 @@ struct lane {
     struct io_loop *io;              /* NULL: it is the server's own, where handlers run */
     struct conns conns;              /* what its connections share */
     struct http2_setup *http2;       /* what HTTP/2 sessions share */
+    struct tls_context *trust;       /* of the last lane_review; NULL: none */
     struct session *sessions;        /* all */
     unsigned n;                      /* their number */
     bool closing;                    /* lane_stop was called */
@@ -132,6 +134,9 @@ struct arrival {
 RESULT lane_open(struct lane *lane, struct server *server, uv_loop_t *loop, struct io_loop *io,
                  struct why *why);
 RESULT lane_take(struct lane *lane, const struct arrival *a, struct why *why);
+/* Whose certificate does not verify by this context gets no request answered any more: what is
+ * under way has times.grace to end, then its connection is cut. */
+void lane_review(struct lane *lane, struct tls_context *by);
 void lane_stop(struct lane *lane); /* no new requests; `gone` when all is answered */
 void lane_maybe_gone(struct lane *lane);
 void session_free(struct session *s);

@@ -446,6 +446,7 @@ void sessions_cluster(struct manager *m) {
     if (memcmp(hash, s->cluster, sizeof hash) == 0) return;
     memcpy(s->cluster, hash, sizeof hash);
     all_dirty(m);
+    m->config.changed(m->config.ctx); /* clients may be of other roots now */
 }
 
 static void follow(struct node_link *h) {

@@ -2,19 +2,24 @@
 """The certificate authority at work, on three managers and two workers that are processes on
 loopback: the root rotated under write load with one node off, which is finished when it comes
 back; a rotation aborted; a root that its user brings, with a CA below it; nodes that are given up;
-another validity; an external CA, which is the real cfssl. The openssl command judges all of it.
-Arguments: the parts to run (rotation, abort, brought, force, validity, external)."""
+another validity; an external CA, which is the real cfssl; whom the client port trusts meanwhile.
+The openssl command judges all of it.
+Arguments: the parts to run (clients, rotation, abort, brought, force, validity, external)."""
 import contextlib
+import http.client
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from cluster import Cluster, Http, Manager, expect, free_port, main, wait_until
+from etcd_servers import ConclaveServers
 from joins import certificates
+import etcd_rpc
 
 ROTATE_S = 60  # a rotation; it waits for three heartbeats of five seconds when a node is off
 
@@ -95,10 +100,10 @@ class Load:
         self.threads = [threading.Thread(target=self.write, args=(m,)) for m in cluster]
 
     def write(self, manager):
-        with contextlib.closing(manager.http(30)) as http:
+        with contextlib.closing(manager.http(30)) as writer:
             while not self.over.is_set():
                 try:
-                    http.put(f"load/{manager.name}".encode(), str(self.done).encode())
+                    writer.put(f"load/{manager.name}".encode(), str(self.done).encode())
                     self.done += 1
                 except Exception as error:  # pylint: disable=broad-except
                     self.failed.append(f"{manager.name}: {error}")
@@ -178,6 +183,86 @@ def show_abort(test, cluster, first):
         expect(code != 0 and "no rotation" in error, error)
         first.start()
         wait_worker(first)
+
+
+# --- clients -------------------------------------------------------------------------------------
+
+def answers(address, files):
+    """Whether a GET over TLS with this certificate is answered, by whoever is there."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(*files[1:])
+    try:
+        with contextlib.closing(http.client.HTTPSConnection(address, context=context,
+                                                            timeout=10)) as client:
+            client.request("GET", "/version")
+            return client.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+class Calls:
+    """Reads by gRPC on one connection, one after the other, until stopped."""
+
+    def __init__(self, servers, files):
+        self.rpc = etcd_rpc.Rpc(servers.pb, servers.addresses()[0], files)
+        self.request = servers.pb.RangeRequest(key=b"k")
+        self.over, self.done, self.errors = threading.Event(), 0, []
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        while not self.over.is_set():
+            _, error = self.rpc.call("Range", self.request)
+            self.done += 1
+            if error:
+                self.errors.append(error)
+
+    def stop(self):
+        self.over.set()
+        self.thread.join()
+        self.rpc.close()
+
+
+def show_clients(test):
+    engine = f"127.0.0.1:{free_port()}"
+    servers = ConclaveServers(test, 1, tls=True, options=("--engine", engine))
+    lone, old, pb = servers.cluster[0], servers.tls, servers.pb
+    away = worker(test, servers.cluster, "away")
+    with test.show("a root that is retired makes no administrators, though a node is not finished"):
+        expect(answers(lone.endpoint, old) and answers(engine, old), "it does not begin well")
+        with contextlib.closing(servers.rpc()) as rpc:
+            stream = rpc.stream("Watch")
+            stream.send(pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"k")))
+            expect(stream.take().created, "no watch")
+            away.stop()
+            good(lone, "ca", "rotate", "--detach")
+            wait_phase(lone, "rotating")
+            expect(answers(lone.endpoint, old), "the present root's is refused")
+            young = servers.certificate("young")
+            calls = Calls(servers, young)
+            wait_phase(lone, "finishing")
+            for address in (lone.endpoint, engine):
+                wait_until(lambda at=address: not answers(at, old), "the old one to be refused")
+            while stream.take() is not None:
+                pass
+        done = calls.done
+        wait_until(lambda: calls.done > done + 10, "the new one's calls to go on")
+        calls.stop()
+        expect(not calls.errors, f"of {calls.done} calls: {calls.errors[:3]}")
+        expect(authority(lone)["retired_pem"], "the rotation is over already")
+        expect(answers(lone.endpoint, young) and answers(engine, young), "the new one's is refused")
+    with test.show("after a restart, too, and the node that was away is finished"):
+        lone.stop()
+        servers.start(0)
+        lone.wait_running()
+        wait_until(lambda: answers(lone.endpoint, young), "the new one's to be taken")
+        expect(not answers(lone.endpoint, old), "the old one's is taken")
+        away.start()
+        wait_worker(away)
+        wait_phase(lone, "steady")
+        expect(answers(lone.endpoint, young) and not answers(lone.endpoint, old), "the end")
+    servers.close()
 
 
 # --- a CA that is brought ------------------------------------------------------------------------
@@ -346,8 +431,8 @@ def show_external(test, cluster, first):
                                          token(cluster[0], "worker"))
         wait_until(lambda: "external CA" in node.output(), "the reason")
         expect(node.status()["state"] != "worker", "it was let in")
-        with contextlib.closing(cluster[0].http()) as http:
-            http.put(b"while", b"away")
+        with contextlib.closing(cluster[0].http()) as writer:
+            writer.put(b"while", b"away")
         expect(first.status()["session"], "the worker's session")
     with test.show("when it is back the node gets in"):
         server.start()
@@ -360,7 +445,12 @@ def show_external(test, cluster, first):
 
 
 def run(test):
-    parts = sys.argv[1:] or ["rotation", "abort", "brought", "force", "validity", "external"]
+    parts = sys.argv[1:] or ["clients", "rotation", "abort", "brought", "force", "validity",
+                             "external"]
+    if "clients" in parts:
+        show_clients(test)
+    if parts == ["clients"]:
+        return
     cluster = Cluster(test)
     first, second = worker(test, cluster, "w1"), worker(test, cluster, "w2")
     if "rotation" in parts:

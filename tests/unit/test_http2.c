@@ -412,6 +412,90 @@ static void a_new_certificate_is_for_new_connections_and_ends_no_old_one(void **
     party_free(&p);
 }
 
+/* From now on the server takes certificates of `root` alone. */
+static void trust_only(const struct party *p, const struct pki *root) {
+    static const char *const alpn[] = {"h2", "http/1.1", NULL};
+    const struct tls_config config = {.server = true,
+                                      .verify = TLS_VERIFY_REQUIRED,
+                                      .root_pem = buf_span(&root->root),
+                                      .cert_pem = buf_span(&p->server.cert),
+                                      .key_pem = p->server.key,
+                                      .alpn = alpn};
+    struct tls_context *context;
+    assert_int_equal(tls_context_new(&config, &context, NULL), OK);
+    server_credentials(web.server, context, WEB_CLUSTER);
+    assert_int_equal(server_review(web.server), OK);
+}
+
+static void connections_of_a_root_that_is_trusted_no_more_end(void **state) {
+    (void)state;
+    static struct party p;
+    static struct h2 busy, stuck, fresh;
+    static const struct server_times times = {.grace = 300};
+    struct pki next;
+    struct pki_node newer;
+    party_new(&p);
+    pki_new(&next, WEB_CLUSTER);
+    pki_node_new(&next, "newer", ROLE_ADMIN, WEB_CLUSTER, 10, &newer);
+    web_open(&web, &times);
+    web_listen_tls(&web, &p.pki, &p.server);
+    struct tls_context *old = client_context(&p, &p.admin, h2_only);
+    struct tls_context *young = client_context(&p, &newer, h2_only);
+    h2_open(&client, &web, web_connect_tcp(&web), old);
+    h2_open(&busy, &web, web_connect_tcp(&web), old);
+    h2_open(&stuck, &web, web_connect_tcp(&web), old);
+    assert_int_equal(status_of(&client, 1, "POST", "/admin"), 200);
+    h2_request(&busy, 1, "POST", "/late", NULL, true);
+    WEB_UNTIL(&web, web.n_late == 1);
+    h2_request(&stuck, 1, "POST", "/feed", NULL, false); /* its body never comes */
+    h2_data(&stuck, 1, "x", 1, false);
+    WEB_UNTIL(&web, web.fed == 1);
+    trust_only(&p, &next);
+    h2_open(&fresh, &web, web_connect_tcp(&web), young);
+    WEB_UNTIL(&web, client.closed);
+    assert_int_equal(status_of(&fresh, 1, "POST", "/admin"), 200);
+    web_answer_late(&web);
+    WEB_UNTIL(&web, busy.closed && stuck.closed);
+    assert_int_equal(h2_stream(&busy, 1)->status, 200);
+    assert_true(h2_stream(&busy, 1)->ended);
+    trust_only(&p, &next); /* nothing changes for who is of it */
+    assert_int_equal(status_of(&fresh, 3, "POST", "/admin"), 200);
+    h2_close(&busy);
+    h2_close(&stuck);
+    h2_close(&fresh);
+    tls_context_release(old);
+    tls_context_release(young);
+    end();
+    pki_node_free(&newer);
+    pki_free(&next);
+    party_free(&p);
+}
+
+static void a_handshake_under_way_is_judged_by_what_is_trusted_at_its_end(void **state) {
+    (void)state;
+    static struct party p;
+    struct pki next;
+    party_new(&p);
+    pki_new(&next, WEB_CLUSTER);
+    web_open(&web, NULL);
+    web_listen_tls(&web, &p.pki, &p.server);
+    int silent = web_connect_tcp(&web);
+    struct server_figures figures = {0}, more = {0};
+    WEB_UNTIL(&web, server_figures(web.server, web_io_loops > 0, &figures) &&
+                        (web_io_loops < 2 || server_figures(web.server, 2, &more)) &&
+                        figures.connections + more.connections == 1);
+    struct tls_context *old = client_context(&p, &p.admin, h2_only);
+    trust_only(&p, &next);
+    h2_open(&client, &web, silent, old);
+    h2_request(&client, 1, "POST", "/admin", NULL, true);
+    WEB_UNTIL(&web, client.closed);
+    assert_int_not_equal(h2_stream(&client, 1)->status, 200);
+    tls_context_release(old);
+    end();
+    pki_free(&next);
+    party_free(&p);
+}
+
 /* --- memory --------------------------------------------------------------------------------- */
 
 static void run_requests(void *ctx) {
@@ -461,6 +545,8 @@ int main(void) {
         cmocka_unit_test(over_tls_alpn_decides_and_the_certificate_says_who_asks),
         cmocka_unit_test(certificates_of_nodes_open_nothing_but_a_managers_while_it_is_one),
         cmocka_unit_test(a_new_certificate_is_for_new_connections_and_ends_no_old_one),
+        cmocka_unit_test(connections_of_a_root_that_is_trusted_no_more_end),
+        cmocka_unit_test(a_handshake_under_way_is_judged_by_what_is_trusted_at_its_end),
         cmocka_unit_test(no_lack_of_memory_hurts_more_than_its_request),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
