@@ -1,6 +1,5 @@
-/* A real supervisor with a real task in real namespaces: what the task sees and may do, what
- * changes while it runs, and that nothing stays behind, whatever ends it. Needs root. The program
- * is its own supervisor: it is started again with the verb. */
+/* A supervisor and its task: what the task sees and may do, what changes while it runs, and that
+ * nothing stays behind, whatever ends it. Needs root. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,169 +7,21 @@
 
 #include <cmocka.h>
 
-#include "api/task/supervisor.h"
+#include "tests/lib/task_room.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "tests/lib/scratch.h"
 
-#define WAIT_MS      20000
-#define ID           "task0000000000000000000id"
-#define VALUE        "the-value-of-db"
 #define SEARCHED_MAX (1 * GIB) /* bytes of a mapping */
-
-struct room {
-    char data[64]; /* of the node */
-    int fd;        /* the connection to the supervisor */
-    struct sup_state state;
-    struct buf text; /* what the task wrote */
-    pid_t supervisor;
-    char device[16]; /* of its /run/secrets */
-};
-
-/* --- the agent's side ------------------------------------------------------------------------- */
-
-static void say(struct room *r, enum sup_kind kind, struct span body) {
-    struct buf frame = buf_new(SUP_FRAME_MAX + SUP_HEAD);
-    assert_int_equal(sup_frame(&frame, kind, body), OK);
-    for (size_t at = 0; at < frame.size;) {
-        struct pollfd p = {.fd = r->fd, .events = POLLOUT};
-        assert_int_equal(poll(&p, 1, WAIT_MS), 1);
-        ssize_t n = send(r->fd, frame.at + at, frame.size - at, MSG_NOSIGNAL);
-        if (n < 0 && errno == EAGAIN) continue;
-        assert_true(n > 0);
-        at += (size_t)n;
-    }
-    buf_free(&frame);
-}
-
-static void take(struct room *r, void *at, size_t size) {
-    for (size_t n = 0; n < size;) {
-        struct pollfd p = {.fd = r->fd, .events = POLLIN};
-        assert_int_equal(poll(&p, 1, WAIT_MS), 1);
-        ssize_t got = recv(r->fd, (uint8_t *)at + n, size - n, 0);
-        if (got < 0 && errno == EAGAIN) continue;
-        if (got <= 0) fail_msg("the supervisor hung up");
-        n += (size_t)got;
-    }
-}
-
-static enum sup_kind hear(struct room *r) {
-    uint8_t head[4];
-    take(r, head, sizeof head);
-    size_t size = get_u32(head);
-    assert_in_range(size, 1, SUP_FRAME_MAX);
-    uint8_t *frame = malloc(size);
-    assert_non_null(frame);
-    take(r, frame, size);
-    enum sup_kind kind = (enum sup_kind)frame[0];
-    struct span body = span_of(frame + 1, size - 1);
-    if (kind == SUP_STATE) assert_int_equal(sup_state_decode(body, &r->state), OK);
-    if (kind == SUP_OUTPUT) {
-        buf_clear(&r->text);
-        assert_int_equal(buf_add_span(&r->text, body), OK);
-        assert_int_equal(buf_u8(&r->text, 0), OK);
-    }
-    free(frame);
-    return kind;
-}
-
-static void wait_phase(struct room *r, enum sup_phase phase) {
-    while (r->state.phase != phase) {
-        if (r->state.phase == SUP_REJECTED || r->state.phase == SUP_ENDED || r->state.error[0])
-            fail_msg("phase %d, not %d: %s", r->state.phase, phase, r->state.error);
-        (void)hear(r);
-    }
-}
-
-static const char *output(struct room *r) {
-    say(r, SUP_LOGS, span_of(NULL, 0));
-    while (hear(r) != SUP_OUTPUT)
-        continue;
-    return (const char *)r->text.at;
-}
-
-/* Until the task has written it. */
-static void wait_text(struct room *r, const char *text) {
-    for (int i = 0; i < WAIT_MS / 10; i++) {
-        if (strstr(output(r), text)) return;
-        if (r->state.error[0]) fail_msg("%s", r->state.error);
-        (void)poll(NULL, 0, 10);
-    }
-    fail_msg("'%s' is not in '%s'", text, (const char *)r->text.at);
-}
-
-static void words(struct buf *out, const char *const list[]) {
-    for (; *list; list++)
-        assert_int_equal(buf_block(out, span_str(*list)), OK);
-}
-
-static struct sup_order order_of(const struct room *r) {
-    struct sup_order o = {
-        .id = ID, .image = "host", .stop_signal = SIGTERM, .reload_signal = SIGHUP};
-    (void)snprintf(o.data, sizeof o.data, "%s", r->data);
-    return o;
-}
-
-static void send_order(struct room *r, const struct sup_order *o) {
-    struct buf body = buf_new(SUP_FRAME_MAX);
-    assert_int_equal(sup_order_encode(o, &body), OK);
-    say(r, SUP_ORDER, buf_span(&body));
-    buf_free(&body);
-}
-
-static struct sup_file file_of(const char *target, const char *value, uint32_t version) {
-    struct sup_file f = {.kind = ROW_SECRET, .id = "s", .version = version, .mode = 0444};
-    (void)snprintf(f.target, sizeof f.target, "%s", target);
-    f.size = (uint32_t)strlen(value);
-    return f;
-}
-
-static void send_file(struct room *r, const struct sup_file *f, const char *value) {
-    struct buf body = buf_new(4096);
-    assert_int_equal(sup_file_encode(f, &body), OK);
-    say(r, SUP_FILE, buf_span(&body));
-    buf_free(&body);
-    struct span left = span_of(value, f->size);
-    while (left.size > 0) {
-        size_t n = left.size < SUP_DATA_MAX ? left.size : SUP_DATA_MAX;
-        say(r, SUP_DATA, span_of(left.at, n));
-        left = span_of(left.at + n, left.size - n);
-    }
-}
-
-static void send_shell(struct room *r, struct sup_order *o, const char *script) {
-    struct buf command = buf_new(64 * KIB);
-    words(&command, (const char *const[]){"/bin/sh", "-c", script, NULL});
-    o->command = buf_span(&command);
-    send_order(r, o);
-    buf_free(&command);
-}
-
-static void start_shell(struct room *r, const char *script) {
-    struct sup_order o = order_of(r);
-    struct sup_file f = file_of("db", VALUE, 1);
-    send_shell(r, &o, script);
-    send_file(r, &f, VALUE);
-    say(r, SUP_START, span_of(NULL, 0));
-}
-
-static const char *run_shell(struct room *r, const char *script) {
-    start_shell(r, script);
-    wait_phase(r, SUP_ENDED);
-    return output(r);
-}
 
 /* --- looking from outside --------------------------------------------------------------------- */
 
@@ -230,78 +81,15 @@ static bool is_mounted(const struct room *r) {
 
 static bool exists(pid_t pid) { return kill(pid, 0) == 0; }
 
-#define WAIT_UNTIL(condition)                                                                      \
-    do {                                                                                           \
-        int tries_ = 0;                                                                            \
-        while (!(condition)) {                                                                     \
-            if (++tries_ > WAIT_MS / 10) fail_msg("never: %s", #condition);                        \
-            (void)poll(NULL, 0, 10);                                                               \
-        }                                                                                          \
-    } while (0)
-
-/* The supervisor behind the connection, which is made anew so that the kernel tells. */
-static void find_supervisor(struct room *r) {
-    struct ucred who = {0};
-    socklen_t size = sizeof who;
-    int fd;
-    assert_int_equal(supervisor_dial(r->data, ID, &fd, NULL), OK);
-    assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size), 0);
-    r->supervisor = who.pid;
-    (void)close(fd);
-}
-
-static bool shares_mounts(pid_t pid) {
-    char path[64], theirs[64], ours[64];
-    (void)snprintf(path, sizeof path, "/proc/%d/ns/mnt", (int)pid);
-    ssize_t n = readlink(path, theirs, sizeof theirs),
-            m = readlink("/proc/self/ns/mnt", ours, sizeof ours);
-    return n > 0 && n == m && memcmp(theirs, ours, (size_t)n) == 0;
-}
-
-/* --- life ------------------------------------------------------------------------------------- */
-
-static int set_up(void **state) {
-    struct room *r = calloc(1, sizeof *r);
-    struct why why = {0};
-    assert_non_null(r);
-    (void)snprintf(r->data, sizeof r->data, "/var/tmp/conclave-sup-XXXXXX");
-    assert_non_null(mkdtemp(r->data));
-    r->text = buf_new(SUP_OUTPUT_MAX + 1);
-    if (supervisor_spawn(&r->fd, &why) != OK) fail_msg("%s", why.text);
-    *state = r;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    struct room *r = *state;
-    char path[128];
-    if (r->fd >= 0) {
-        uint8_t none[8] = {0};
-        bool over = r->state.phase == SUP_ENDED || r->state.phase == SUP_REJECTED;
-        if (!over) say(r, SUP_STOP, span_of(none, sizeof none));
-        while (r->state.phase != SUP_ENDED && r->state.phase != SUP_REJECTED)
-            (void)hear(r);
-        say(r, SUP_BYE, span_of(NULL, 0));
-        (void)close(r->fd);
-    }
-    (void)snprintf(path, sizeof path, "%s/tasks/%s", r->data, ID);
-    WAIT_UNTIL(access(path, F_OK) != 0);
-    (void)snprintf(path, sizeof path, "%s/tasks", r->data);
-    assert_int_equal(rmdir(path), 0);
-    assert_int_equal(rmdir(r->data), 0);
-    buf_free(&r->text);
-    free(r);
-    return 0;
-}
-
 /* --- what the task sees ----------------------------------------------------------------------- */
 
 static void a_task_reads_its_secret_on_memory_that_is_never_swapped(void **state) {
     struct room *r = *state;
-    const char *text = run_shell(r, "cat /run/secrets/db; echo; grep ' /run/secrets ' "
-                                    "/proc/self/mountinfo; stat -c '%u:%g:%a' /run/secrets/db; "
-                                    "stat -c 'dir %a' /run/secrets; ls /run/secrets");
-    assert_non_null(strstr(text, VALUE));
+    const char *text =
+        room_run_shell(r, "cat /run/secrets/db; echo; grep ' /run/secrets ' "
+                          "/proc/self/mountinfo; stat -c '%u:%g:%a' /run/secrets/db; "
+                          "stat -c 'dir %a' /run/secrets; ls /run/secrets");
+    assert_non_null(strstr(text, ROOM_VALUE));
     bool noswap = strstr(text, "noswap") != NULL, ram = strstr(text, " - ramfs ") != NULL;
     assert_true(noswap || ram);
     assert_non_null(strstr(text, " ro,nosuid,nodev,noexec"));
@@ -314,27 +102,28 @@ static void a_task_reads_its_secret_on_memory_that_is_never_swapped(void **state
 
 static void owner_and_mode_are_as_asked_and_others_may_not_read(void **state) {
     struct room *r = *state;
-    struct sup_order o = order_of(r);
-    struct sup_file mine = file_of("mine", "for-1234", 1), other = file_of("sub/other", "root", 1);
+    struct sup_order o = room_order(r);
+    struct sup_file mine = room_file("mine", "for-1234", 1),
+                    other = room_file("sub/other", "root", 1);
     (void)snprintf(o.user, sizeof o.user, "1234:4321");
     mine.uid = 1234;
     mine.gid = 4321;
     mine.mode = other.mode = 0400;
-    send_shell(r, &o,
-               "id -u; id -g; cat /run/secrets/mine; stat -c ' %u:%g:%a' /run/secrets/mine; "
-               "cat /run/secrets/sub/other || echo refused; grep CapEff /proc/self/status");
-    send_file(r, &mine, "for-1234");
-    send_file(r, &other, "root");
-    say(r, SUP_START, span_of(NULL, 0));
-    wait_phase(r, SUP_ENDED);
-    assert_non_null(strstr(output(r), "1234\n4321\nfor-1234 1234:4321:400"));
-    assert_non_null(strstr(output(r), "refused"));
-    assert_non_null(strstr(output(r), "CapEff:\t0000000000000000"));
+    room_send_shell(r, &o,
+                    "id -u; id -g; cat /run/secrets/mine; stat -c ' %u:%g:%a' /run/secrets/mine; "
+                    "cat /run/secrets/sub/other || echo refused; grep CapEff /proc/self/status");
+    room_send_file(r, &mine, "for-1234");
+    room_send_file(r, &other, "root");
+    room_say(r, SUP_START, span_of(NULL, 0));
+    room_wait(r, SUP_ENDED);
+    assert_non_null(strstr(room_output(r), "1234\n4321\nfor-1234 1234:4321:400"));
+    assert_non_null(strstr(room_output(r), "refused"));
+    assert_non_null(strstr(room_output(r), "CapEff:\t0000000000000000"));
 }
 
 static void nothing_of_the_node_can_be_written_and_no_disk_is_there(void **state) {
     struct room *r = *state;
-    const char *text = run_shell(
+    const char *text = room_run_shell(
         r, "for f in /run/secrets/x /etc/x /x /usr/x /proc/sys/kernel/hostname /dev/x; do "
            "  (echo hello > $f) 2>/dev/null && echo wrote $f; done; "
            "echo a > /tmp/a && cat /tmp/a; ls /dev | tr '\\n' ' '; echo; "
@@ -361,12 +150,12 @@ static void other_tasks_and_the_data_directory_are_not_there(void **state) {
                    "test / -ef /.. || echo escaped; "
                    "cat /proc/1/environ 2>&1 | wc -c; ls -l /proc/1/root 2>&1 | head -1",
                    r->data);
-    struct sup_order o = order_of(r);
+    struct sup_order o = room_order(r);
     (void)snprintf(o.hostname, sizeof o.hostname, "task-host");
-    send_shell(r, &o, script);
-    say(r, SUP_START, span_of(NULL, 0));
-    wait_phase(r, SUP_ENDED);
-    const char *text = output(r);
+    room_send_shell(r, &o, script);
+    room_say(r, SUP_START, span_of(NULL, 0));
+    room_wait(r, SUP_ENDED);
+    const char *text = room_output(r);
     assert_int_equal(strncmp(text, "0\n", 2), 0);
     assert_non_null(strstr(text, "secrets\ntask-host\n"));
     assert_null(strstr(text, "escaped"));
@@ -376,43 +165,37 @@ static void other_tasks_and_the_data_directory_are_not_there(void **state) {
 
 static void files_of_other_places_and_mounts_are_bound(void **state) {
     struct room *r = *state;
-    struct sup_order o = order_of(r);
-    struct buf mounts = buf_new(4096), one = buf_new(1024);
-    struct sup_file config = file_of("/app.conf", "config-1", 1);
-    struct sup_file deep = file_of("/run/app/deep.conf", "deep-1", 1);
-    assert_int_equal(buf_u8(&one, 1), OK);
-    assert_int_equal(buf_block(&one, span_str("/etc")), OK);
-    assert_int_equal(buf_block(&one, span_str("/tmp/there/etc")), OK);
-    assert_int_equal(buf_block(&mounts, buf_span(&one)), OK);
+    struct sup_order o = room_order(r);
+    struct buf mounts = buf_new(4096);
+    struct sup_file config = room_file("/app.conf", "config-1", 1);
+    struct sup_file deep = room_file("/run/app/deep.conf", "deep-1", 1);
+    room_add_mount(&mounts, true, "/etc", "/tmp/there/etc");
     config.kind = ROW_CONFIG;
     o.mounts = buf_span(&mounts);
-    send_shell(r, &o,
-               "cat /app.conf /run/app/deep.conf; test -f /tmp/there/etc/passwd && echo bound; "
-               "echo x >> /app.conf || echo no; echo x > /tmp/there/etc/x || echo no");
-    send_file(r, &config, "config-1");
-    send_file(r, &deep, "deep-1");
-    say(r, SUP_START, span_of(NULL, 0));
-    wait_phase(r, SUP_ENDED);
-    const char *text = output(r);
+    room_send_shell(
+        r, &o,
+        "cat /app.conf /run/app/deep.conf; test -f /tmp/there/etc/passwd && echo bound; "
+        "echo x >> /app.conf || echo no; echo x > /tmp/there/etc/x || echo no");
+    room_send_file(r, &config, "config-1");
+    room_send_file(r, &deep, "deep-1");
+    room_say(r, SUP_START, span_of(NULL, 0));
+    room_wait(r, SUP_ENDED);
+    const char *text = room_output(r);
     assert_non_null(strstr(text, "config-1deep-1bound\n"));
-    buf_free(&one);
     buf_free(&mounts);
 }
 
 /* Its file system is there a second time, at a place that the task is given. */
 static void the_data_directory_is_hidden_wherever_it_shows(void **state) {
     struct room *r = *state;
-    struct sup_order o = order_of(r);
+    struct sup_order o = room_order(r);
     char script[512], path[128];
-    struct buf mounts = buf_new(4096), one = buf_new(1024);
+    struct buf mounts = buf_new(4096);
     struct scratch scratch;
     scratch_new(&scratch);
     (void)snprintf(path, sizeof path, "%s/r", scratch.path);
     assert_int_equal(mkdir(path, 0755), 0);
-    assert_int_equal(buf_u8(&one, 0), OK);
-    assert_int_equal(buf_block(&one, span_str(path)), OK);
-    assert_int_equal(buf_block(&one, span_str("/tmp/seen")), OK);
-    assert_int_equal(buf_block(&mounts, buf_span(&one)), OK);
+    room_add_mount(&mounts, false, path, "/tmp/seen");
     (void)snprintf(path, sizeof path, "%s/r/again", scratch.path);
     assert_int_equal(mkdir(path, 0755), 0);
     assert_int_equal(mount("/var", path, NULL, MS_BIND, NULL), 0);
@@ -420,23 +203,22 @@ static void the_data_directory_is_hidden_wherever_it_shows(void **state) {
     (void)snprintf(script, sizeof script,
                    "ls -A /tmp/seen/again%s | wc -l; ls -A %s | wc -l; ls /tmp/seen/again/tmp",
                    r->data + sizeof "/var" - 1, r->data);
-    send_shell(r, &o, script);
-    say(r, SUP_START, span_of(NULL, 0));
-    wait_phase(r, SUP_ENDED);
+    room_send_shell(r, &o, script);
+    room_say(r, SUP_START, span_of(NULL, 0));
+    room_wait(r, SUP_ENDED);
     assert_int_equal(umount2(path, MNT_DETACH), 0);
-    if (strncmp(output(r), "0\n0\n", 4) != 0 || !strstr(output(r), "conclave-sup-"))
-        fail_msg("%s", output(r));
+    if (strncmp(room_output(r), "0\n0\n", 4) != 0 || !strstr(room_output(r), "conclave-sup-"))
+        fail_msg("%s", room_output(r));
     assert_int_equal(rmdir(path), 0);
     (void)snprintf(path, sizeof path, "%s/r", scratch.path);
     assert_int_equal(rmdir(path), 0);
     scratch_free(&scratch);
-    buf_free(&one);
     buf_free(&mounts);
 }
 
 static void an_image_of_its_own_is_the_root(void **state) {
     struct room *r = *state;
-    struct sup_order o = order_of(r);
+    struct sup_order o = room_order(r);
     struct scratch scratch;
     static const char make[] = "mkdir -p r/bin r/etc r/lib r/tmp && cd r && ln -s / proc && "
                                "ln -s lib lib64 && cp /bin/sh bin/ && "
@@ -447,16 +229,17 @@ static void an_image_of_its_own_is_the_root(void **state) {
     assert_int_equal(scratch_run(&scratch, NULL, "sh make"), 0);
     (void)snprintf(o.image, sizeof o.image, "%s/r", scratch.path);
     (void)snprintf(o.user, sizeof o.user, "app");
-    send_shell(r, &o,
-               "read v < /run/secrets/db; echo got $v; echo *; test -e /var && echo node; "
-               "read a b < /proc/self/stat; cd /proc/1/cwd && echo escaped; "
-               "test -e /../var && echo escaped");
-    struct sup_file f = file_of("db", VALUE "\n", 1);
-    send_file(r, &f, VALUE "\n");
-    say(r, SUP_START, span_of(NULL, 0));
-    wait_phase(r, SUP_ENDED);
-    assert_non_null(strstr(output(r), "got " VALUE "\nbin dev etc lib lib64 proc run tmp\n"));
-    assert_null(strstr(output(r), "escaped"));
+    room_send_shell(r, &o,
+                    "read v < /run/secrets/db; echo got $v; echo *; test -e /var && echo node; "
+                    "read a b < /proc/self/stat; cd /proc/1/cwd && echo escaped; "
+                    "test -e /../var && echo escaped");
+    struct sup_file f = room_file("db", ROOM_VALUE "\n", 1);
+    room_send_file(r, &f, ROOM_VALUE "\n");
+    room_say(r, SUP_START, span_of(NULL, 0));
+    room_wait(r, SUP_ENDED);
+    assert_non_null(
+        strstr(room_output(r), "got " ROOM_VALUE "\nbin dev etc lib lib64 proc run tmp\n"));
+    assert_null(strstr(room_output(r), "escaped"));
     assert_int_equal(scratch_run(&scratch, NULL, "rm -r r"), 0);
     scratch_free(&scratch);
 }
@@ -465,94 +248,91 @@ static void an_image_of_its_own_is_the_root(void **state) {
 
 static void a_followed_file_is_replaced_at_once_and_the_task_is_told(void **state) {
     struct room *r = *state;
-    struct sup_order o = order_of(r);
-    send_shell(r, &o,
-               "trap 'echo told; cat /run/secrets/db /app.conf; echo' HUP; echo ready; "
-               "while :; do sleep 0.05; v=$(cat /run/secrets/db) || echo missing; done");
-    struct sup_file secret = file_of("db", "one", 1), config = file_of("/app.conf", "c1", 1);
-    send_file(r, &secret, "one");
-    send_file(r, &config, "c1");
-    say(r, SUP_START, span_of(NULL, 0));
-    wait_phase(r, SUP_RUNNING);
-    wait_text(r, "ready");
+    struct sup_order o = room_order(r);
+    room_send_shell(r, &o,
+                    "trap 'echo told; cat /run/secrets/db /app.conf; echo' HUP; echo ready; "
+                    "while :; do sleep 0.05; v=$(cat /run/secrets/db) || echo missing; done");
+    struct sup_file secret = room_file("db", "one", 1), config = room_file("/app.conf", "c1", 1);
+    room_send_file(r, &secret, "one");
+    room_send_file(r, &config, "c1");
+    room_say(r, SUP_START, span_of(NULL, 0));
+    room_wait(r, SUP_RUNNING);
+    room_wait_text(r, "ready");
     static char large[300 * KIB];
     memset(large, 'x', sizeof large - 1);
     for (uint32_t version = 2; version <= 5; version++) {
         char text[64], expect[64];
         (void)snprintf(text, sizeof text, "value-%u.", version);
-        secret = file_of("db", text, version);
-        send_file(r, &secret, text);
+        secret = room_file("db", text, version);
+        room_send_file(r, &secret, text);
         (void)snprintf(text, sizeof text, "c%u", version);
-        config = file_of("/app.conf", text, version);
-        send_file(r, &config, text);
-        say(r, SUP_COMMIT, span_of(NULL, 0));
+        config = room_file("/app.conf", text, version);
+        room_send_file(r, &config, text);
+        room_say(r, SUP_COMMIT, span_of(NULL, 0));
         (void)snprintf(expect, sizeof expect, "told\nvalue-%u.c%u\n", version, version);
-        wait_text(r, expect);
+        room_wait_text(r, expect);
     }
-    secret = file_of("db", large, 6);
-    send_file(r, &secret, large);
-    say(r, SUP_COMMIT, span_of(NULL, 0));
+    secret = room_file("db", large, 6);
+    room_send_file(r, &secret, large);
+    room_say(r, SUP_COMMIT, span_of(NULL, 0));
     while (r->state.n < 2 || r->state.files[0].version != 6)
-        (void)hear(r);
-    assert_null(strstr(output(r), "missing"));
+        (void)room_hear(r);
+    assert_null(strstr(room_output(r), "missing"));
     assert_int_equal(r->state.phase, SUP_RUNNING);
 }
 
 static void a_task_that_does_not_catch_the_signal_goes_on(void **state) {
     struct room *r = *state;
-    start_shell(r, "echo ready; while [ \"$(cat /run/secrets/db)\" != two ]; do sleep 0.02; done; "
-                   "echo seen; sleep 0.2; echo still");
-    wait_phase(r, SUP_RUNNING);
-    wait_text(r, "ready");
-    struct sup_file f = file_of("db", "two", 2);
-    send_file(r, &f, "two");
-    say(r, SUP_COMMIT, span_of(NULL, 0));
-    wait_phase(r, SUP_ENDED);
+    room_start_shell(
+        r, "echo ready; while [ \"$(cat /run/secrets/db)\" != two ]; do sleep 0.02; done; "
+           "echo seen; sleep 0.2; echo still");
+    room_wait(r, SUP_RUNNING);
+    room_wait_text(r, "ready");
+    struct sup_file f = room_file("db", "two", 2);
+    room_send_file(r, &f, "two");
+    room_say(r, SUP_COMMIT, span_of(NULL, 0));
+    room_wait(r, SUP_ENDED);
     assert_int_equal(r->state.exit_code, 0);
-    assert_non_null(strstr(output(r), "seen\nstill"));
+    assert_non_null(strstr(room_output(r), "seen\nstill"));
 }
 
 static void stop_is_a_signal_and_after_the_grace_a_kill(void **state) {
     struct room *r = *state;
-    uint8_t grace[8];
-    start_shell(r, "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done");
-    wait_phase(r, SUP_RUNNING);
-    wait_text(r, "ready");
-    put_u64(grace, 300);
-    say(r, SUP_STOP, span_of(grace, sizeof grace));
-    wait_phase(r, SUP_ENDED);
+    room_start_shell(r, "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done");
+    room_wait(r, SUP_RUNNING);
+    room_wait_text(r, "ready");
+    room_stop(r, 300);
+    room_wait(r, SUP_ENDED);
     assert_true(r->state.asked);
     assert_int_equal(r->state.exit_code, 128 + SIGKILL);
-    assert_non_null(strstr(output(r), "asked"));
+    assert_non_null(strstr(room_output(r), "asked"));
 }
 
 static void a_task_without_a_handler_ends_by_its_stop_signal(void **state) {
     struct room *r = *state;
-    uint8_t grace[8];
-    start_shell(r, "echo ready; exec sleep 600");
-    wait_phase(r, SUP_RUNNING);
-    wait_text(r, "ready");
-    put_u64(grace, WAIT_MS);
-    say(r, SUP_STOP, span_of(grace, sizeof grace));
-    wait_phase(r, SUP_ENDED);
+    room_start_shell(r, "echo ready; exec sleep 600");
+    room_wait(r, SUP_RUNNING);
+    room_wait_text(r, "ready");
+    room_stop(r, ROOM_WAIT_MS);
+    room_wait(r, SUP_ENDED);
     assert_int_equal(r->state.exit_code, 128 + SIGTERM);
 }
 
 static void another_agent_takes_over(void **state) {
     struct room *r = *state;
-    start_shell(r, "echo ready; exec sleep 600");
-    wait_phase(r, SUP_RUNNING);
+    room_start_shell(r, "echo ready; exec sleep 600");
+    room_wait(r, SUP_RUNNING);
     uint32_t pid = r->state.pid;
     (void)close(r->fd);
     r->state = (struct sup_state){0};
-    assert_int_equal(supervisor_dial(r->data, ID, &r->fd, NULL), OK);
-    say(r, SUP_HELLO, span_of(NULL, 0));
-    wait_phase(r, SUP_RUNNING);
+    assert_int_equal(supervisor_dial(r->data, ROOM_TASK, &r->fd, NULL), OK);
+    room_say(r, SUP_HELLO, span_of(NULL, 0));
+    room_wait(r, SUP_RUNNING);
     assert_int_equal(r->state.pid, pid);
-    assert_string_equal(r->state.id, ID);
+    assert_string_equal(r->state.id, ROOM_TASK);
     assert_int_equal(r->state.n, 1);
     assert_int_equal(r->state.files[0].version, 1);
-    wait_text(r, "ready");
+    room_wait_text(r, "ready");
 }
 
 /* The task waits for a file, which is made in its /tmp from outside. */
@@ -566,16 +346,16 @@ static void go(const struct room *r) {
 
 static void the_end_is_kept_until_somebody_has_heard_it(void **state) {
     struct room *r = *state;
-    start_shell(r, "while test ! -e /tmp/go; do sleep 0.02; done; exit 7");
-    wait_phase(r, SUP_RUNNING);
+    room_start_shell(r, "while test ! -e /tmp/go; do sleep 0.02; done; exit 7");
+    room_wait(r, SUP_RUNNING);
     note_device(r);
     (void)close(r->fd);
     go(r);
     WAIT_UNTIL(!is_mounted(r));
     r->state = (struct sup_state){0};
-    assert_int_equal(supervisor_dial(r->data, ID, &r->fd, NULL), OK);
-    say(r, SUP_HELLO, span_of(NULL, 0));
-    wait_phase(r, SUP_ENDED);
+    assert_int_equal(supervisor_dial(r->data, ROOM_TASK, &r->fd, NULL), OK);
+    room_say(r, SUP_HELLO, span_of(NULL, 0));
+    room_wait(r, SUP_ENDED);
     assert_int_equal(r->state.exit_code, 7);
 }
 
@@ -585,14 +365,13 @@ static void the_end_is_kept_until_somebody_has_heard_it(void **state) {
  * hears them all the same. */
 static void last_words_of_an_agent_that_is_gone_are_heard(void **state) {
     struct room *r = *state;
-    uint8_t none[8] = {0};
-    struct sup_order o = order_of(r);
-    send_shell(r, &o, "true");
-    wait_phase(r, SUP_READY);
-    find_supervisor(r);
+    struct sup_order o = room_order(r);
+    room_send_shell(r, &o, "true");
+    room_wait(r, SUP_READY);
+    room_find_supervisor(r);
     assert_int_equal(kill(r->supervisor, SIGSTOP), 0);
-    say(r, SUP_STOP, span_of(none, sizeof none));
-    say(r, SUP_BYE, span_of(NULL, 0));
+    room_stop(r, 0);
+    room_say(r, SUP_BYE, span_of(NULL, 0));
     (void)close(r->fd);
     r->fd = -1;
     assert_int_equal(kill(r->supervisor, SIGCONT), 0);
@@ -601,13 +380,13 @@ static void last_words_of_an_agent_that_is_gone_are_heard(void **state) {
 
 static void killing_the_task_leaves_nothing(void **state) {
     struct room *r = *state;
-    start_shell(r, "sleep 601 & echo ready; exec sleep 600");
-    wait_phase(r, SUP_RUNNING);
-    wait_text(r, "ready");
+    room_start_shell(r, "sleep 601 & echo ready; exec sleep 600");
+    room_wait(r, SUP_RUNNING);
+    room_wait_text(r, "ready");
     note_device(r);
     assert_true(is_mounted(r));
     assert_int_equal(kill((pid_t)r->state.pid, SIGKILL), 0);
-    wait_phase(r, SUP_ENDED);
+    room_wait(r, SUP_ENDED);
     assert_int_equal(r->state.exit_code, 128 + SIGKILL);
     assert_false(r->state.asked);
     assert_false(is_mounted(r));
@@ -616,17 +395,17 @@ static void killing_the_task_leaves_nothing(void **state) {
 static void killing_the_supervisor_ends_the_task_and_leaves_no_mount(void **state) {
     struct room *r = *state;
     int fd;
-    start_shell(r, "echo ready; trap '' TERM HUP INT; sleep 600");
-    wait_phase(r, SUP_RUNNING);
-    wait_text(r, "ready");
-    find_supervisor(r);
+    room_start_shell(r, "echo ready; trap '' TERM HUP INT; sleep 600");
+    room_wait(r, SUP_RUNNING);
+    room_wait_text(r, "ready");
+    room_find_supervisor(r);
     note_device(r);
     assert_int_equal(kill(r->supervisor, SIGKILL), 0);
     WAIT_UNTIL(!exists((pid_t)r->state.pid));
     WAIT_UNTIL(!is_mounted(r));
-    assert_int_equal(supervisor_dial(r->data, ID, &fd, NULL), ERR_CLOSED);
-    supervisor_forget(r->data, ID);
-    assert_int_equal(supervisor_dial(r->data, ID, &fd, NULL), ERR_NOT_FOUND);
+    assert_int_equal(supervisor_dial(r->data, ROOM_TASK, &fd, NULL), ERR_CLOSED);
+    supervisor_forget(r->data, ROOM_TASK);
+    assert_int_equal(supervisor_dial(r->data, ROOM_TASK, &fd, NULL), ERR_NOT_FOUND);
     (void)close(r->fd);
     r->fd = -1;
 }
@@ -634,9 +413,9 @@ static void killing_the_supervisor_ends_the_task_and_leaves_no_mount(void **stat
 static void the_supervisor_has_no_copy_of_a_value_and_is_not_readable(void **state) {
     struct room *r = *state;
     char path[64];
-    start_shell(r, "echo ready; exec sleep 600");
-    wait_phase(r, SUP_RUNNING);
-    find_supervisor(r);
+    room_start_shell(r, "echo ready; exec sleep 600");
+    room_wait(r, SUP_RUNNING);
+    room_find_supervisor(r);
     /* Root may look, with its rights over processes: so the memory itself is searched. */
     (void)snprintf(path, sizeof path, "/proc/%d/maps", (int)r->supervisor);
     struct buf maps = buf_new(1 * MIB);
@@ -656,7 +435,7 @@ static void the_supervisor_has_no_copy_of_a_value_and_is_not_readable(void **sta
         assert_non_null(piece);
         ssize_t n = pread(mem, piece, to - from, (off_t)from);
         if (n > 0) searched += (size_t)n;
-        if (n > 0) assert_null(memmem(piece, (size_t)n, VALUE, strlen(VALUE)));
+        if (n > 0) assert_null(memmem(piece, (size_t)n, ROOM_VALUE, strlen(ROOM_VALUE)));
         free(piece);
     }
     assert_true(searched > 64 * KIB);
@@ -666,76 +445,57 @@ static void the_supervisor_has_no_copy_of_a_value_and_is_not_readable(void **sta
 
 /* --- what can't be run ------------------------------------------------------------------------ */
 
-static void expect_rejected(struct room *r, const char *text) {
-    say(r, SUP_START, span_of(NULL, 0));
-    while (r->state.phase != SUP_REJECTED) {
-        if (r->state.phase == SUP_ENDED) fail_msg("it ran: %s", output(r));
-        (void)hear(r);
-    }
-    if (!strstr(r->state.error, text)) fail_msg("'%s' is not in '%s'", text, r->state.error);
-    find_supervisor(r); /* it is back where it came from, so nobody is where its mounts were */
-    assert_true(shares_mounts(r->supervisor));
-}
-
 static void what_cannot_be_started_is_rejected_with_the_reason(void **state) {
     struct room *r = *state;
-    struct sup_order o = order_of(r);
+    struct sup_order o = room_order(r);
     struct buf command = buf_new(4096);
-    words(&command, (const char *const[]){"no-such-command", NULL});
+    room_words(&command, (const char *const[]){"no-such-command", NULL});
     o.command = buf_span(&command);
-    send_order(r, &o);
-    expect_rejected(r, "no-such-command can't be started");
+    room_send_order(r, &o);
+    room_expect_rejected(r, "no-such-command can't be started");
     buf_free(&command);
 }
 
 static void an_image_that_is_not_there_is_rejected(void **state) {
     struct room *r = *state;
-    struct sup_order o = order_of(r);
+    struct sup_order o = room_order(r);
     (void)snprintf(o.image, sizeof o.image, "/nowhere");
-    send_shell(r, &o, "true");
-    expect_rejected(r, "/nowhere is no root file system of this node");
+    room_send_shell(r, &o, "true");
+    room_expect_rejected(r, "/nowhere is no root file system of this node");
 }
 
 static void an_unknown_user_is_rejected(void **state) {
     struct room *r = *state;
-    struct sup_order o = order_of(r);
+    struct sup_order o = room_order(r);
     (void)snprintf(o.user, sizeof o.user, "nobody-knows");
-    send_shell(r, &o, "true");
-    expect_rejected(r, "no user 'nobody-knows'");
+    room_send_shell(r, &o, "true");
+    room_expect_rejected(r, "no user 'nobody-knows'");
 }
 
 static void a_mount_of_the_data_directory_is_rejected(void **state) {
     struct room *r = *state;
-    struct sup_order o = order_of(r);
-    struct buf mounts = buf_new(4096), one = buf_new(1024);
-    assert_int_equal(buf_u8(&one, 0), OK);
-    assert_int_equal(buf_block(&one, span_str("/var/tmp")), OK);
-    assert_int_equal(buf_block(&one, span_str("/tmp/m")), OK);
-    assert_int_equal(buf_block(&mounts, buf_span(&one)), OK);
+    struct sup_order o = room_order(r);
+    struct buf mounts = buf_new(4096);
+    room_add_mount(&mounts, false, "/var/tmp", "/tmp/m");
     o.mounts = buf_span(&mounts);
-    send_shell(r, &o, "true");
-    expect_rejected(r, "data directory");
-    buf_free(&one);
+    room_send_shell(r, &o, "true");
+    room_expect_rejected(r, "data directory");
     buf_free(&mounts);
 }
 
 static void a_file_for_a_place_that_cannot_be_made_is_rejected(void **state) {
     struct room *r = *state;
-    struct sup_order o = order_of(r);
-    struct sup_file f = file_of("/etc/not/there", "v", 1);
-    send_shell(r, &o, "true");
-    send_file(r, &f, "v");
-    expect_rejected(r, "/etc/not/there");
+    struct sup_order o = room_order(r);
+    struct sup_file f = room_file("/etc/not/there", "v", 1);
+    room_send_shell(r, &o, "true");
+    room_send_file(r, &f, "v");
+    room_expect_rejected(r, "/etc/not/there");
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1 && strcmp(argv[1], "task-supervisor") == 0)
-        return supervisor_serve(NULL) == OK ? 0 : 1;
-    if (geteuid() != 0) {
-        (void)puts("skip: needs root");
-        return 0;
-    }
-#define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+    int code;
+    if (room_main(argc, argv, &code)) return code;
+#define CASE(f) cmocka_unit_test_setup_teardown(f, room_set_up, room_tear_down)
     const struct CMUnitTest tests[] = {
         CASE(a_task_reads_its_secret_on_memory_that_is_never_swapped),
         CASE(owner_and_mode_are_as_asked_and_others_may_not_read),
