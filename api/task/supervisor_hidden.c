@@ -1,7 +1,8 @@
-/* The node's data directory has the keyring and the sockets of other tasks, so no task may see it:
- * neither where it is, nor where its file system, or a part of that, is mounted a second time, nor
- * through a directory that a service binds. The kernel's list of mounts tells where that is. An
- * empty directory, read-only, then lies over each of those places. */
+/* What no task may see. The node's data directory has the keyring and the sockets of other tasks; a
+ * proc file system of the node leads to the files of other tasks, /proc/PID/root. Neither shows
+ * where it is, nor where its file system, or a part of that, is mounted a second time, nor through
+ * a directory that a service binds. The kernel's list of mounts tells where that is. An empty
+ * directory, read-only, then lies over each of those places, and nothing over a file. */
 #include "api/task/supervisor_parts.h"
 
 #include <fcntl.h>
@@ -9,17 +10,21 @@
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define PLACES_MAX 64
+#define PLACES_MAX 256
 #define LINE_PATH  4096 /* of a path in a line of mountinfo */
 
 struct line {
-    char device[32], root[LINE_PATH], point[LINE_PATH];
+    char device[32], type[32], root[LINE_PATH], point[LINE_PATH];
 };
 
 struct places {
-    char path[PLACES_MAX][SUP_PATH_MAX];
+    struct {
+        char path[SUP_PATH_MAX];
+        bool directory;
+    } at[PLACES_MAX];
     unsigned n;
 };
 
@@ -42,6 +47,8 @@ static bool next_line(FILE *file, struct line *out) {
     size_t room = 0;
     bool found = getline(&text, &room, file) > 0 && sscanf(text, "%*d %*d %31s %4095s %4095s",
                                                            out->device, out->root, out->point) == 3;
+    const char *type = found ? strstr(text, " - ") : NULL;
+    found = type && sscanf(type, " - %31s", out->type) == 1;
     free(text);
     if (found) unescape(out->root);
     if (found) unescape(out->point);
@@ -96,32 +103,53 @@ RESULT sup_hidden_find(const char *path, struct sup_hidden *out, struct why *why
 
 struct cover {
     const struct sup_hidden *hidden;
+    char own_proc[32]; /* the device of the task's /proc */
     struct places *places;
     bool full;
 };
 
-static void note(void *ctx, const struct line *l) {
-    struct cover *c = ctx;
+/* Where the mount shows what is hidden, as a path below its point; NULL: it does not. */
+static const char *shown_at(const struct cover *c, const struct line *l) {
     const char *inside = c->hidden->inside;
-    char path[SUP_PATH_MAX];
-    struct stat st;
-    const char *rest = sup_is_below(inside, l->root)   ? rest_of(inside, l->root)
-                       : sup_is_below(l->root, inside) ? ""
-                                                       : NULL;
-    if (strcmp(l->device, c->hidden->device) != 0 || !rest) return;
-    int size =
-        snprintf(path, sizeof path, "%s%s", strcmp(l->point, "/") == 0 ? "" : l->point, rest);
-    if (size <= 0 || size >= (int)sizeof path || c->places->n == PLACES_MAX)
-        c->full = true;
-    else if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-        memcpy(c->places->path[c->places->n++], path, sizeof path);
+    if (strcmp(l->type, "proc") == 0) return strcmp(l->device, c->own_proc) != 0 ? "" : NULL;
+    if (strcmp(l->device, c->hidden->device) != 0) return NULL;
+    if (sup_is_below(inside, l->root)) return rest_of(inside, l->root);
+    return sup_is_below(l->root, inside) ? "" : NULL;
 }
 
-static RESULT cover_one(const char *path, struct why *why) {
+static void note(void *ctx, const struct line *l) {
+    struct cover *c = ctx;
+    char path[SUP_PATH_MAX];
+    struct stat st;
+    const char *rest = shown_at(c, l);
+    if (!rest) return;
+    int size =
+        snprintf(path, sizeof path, "%s%s", strcmp(l->point, "/") == 0 ? "" : l->point, rest);
+    if (size <= 0 || size >= (int)sizeof path || c->places->n == PLACES_MAX) {
+        c->full = true;
+    } else if (stat(path, &st) == 0) {
+        memcpy(c->places->at[c->places->n].path, path, sizeof path);
+        c->places->at[c->places->n++].directory = S_ISDIR(st.st_mode);
+    }
+}
+
+/* By the cover of another one, of which it is a part. */
+static bool is_covered(const struct places *p, unsigned i) {
+    for (unsigned k = 0; k < p->n; k++) {
+        if (k == i || !sup_is_below(p->at[i].path, p->at[k].path)) continue;
+        if (k < i || strcmp(p->at[i].path, p->at[k].path) != 0) return true;
+    }
+    return false;
+}
+
+static RESULT cover_one(const char *path, bool directory, struct why *why) {
     static const char *const empty[] = {"mode", "0700", "size", "4096", NULL};
+    const unsigned attributes = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_RDONLY;
     int mount;
-    TRY(sup_mount_new("tmpfs", empty, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_RDONLY,
-                      &mount, why));
+    if (directory)
+        TRY(sup_mount_new("tmpfs", empty, attributes, &mount, why));
+    else
+        TRY(sup_mount_copy(AT_FDCWD, "/dev/null", false, 0, &mount, why));
     enum err e = sup_mount_place(mount, AT_FDCWD, path, why);
     (void)close(mount);
     return e;
@@ -129,13 +157,19 @@ static RESULT cover_one(const char *path, struct why *why) {
 
 RESULT sup_hidden_cover(const struct sup_hidden *h, struct why *why) {
     struct cover c = {.hidden = h, .places = calloc(1, sizeof *c.places)};
+    struct stat st;
     if (!c.places) return ERR_NOMEM;
-    enum err e = each_mount(note, &c, why);
+    enum err e = stat("/proc", &st) == 0 ? OK : fail_with(why, ERR_IO, "there is no /proc");
+    if (e == OK)
+        (void)snprintf(c.own_proc, sizeof c.own_proc, "%u:%u", major(st.st_dev), minor(st.st_dev));
+    if (e == OK) e = each_mount(note, &c, why);
     if (e == OK && c.full)
         e = fail_with(why, ERR_TOO_LARGE,
-                      "the data directory shows in more than %d places of the image", PLACES_MAX);
+                      "the data directory and the node's processes show in more than %d places",
+                      PLACES_MAX);
     for (unsigned i = 0; e == OK && i < c.places->n; i++)
-        e = cover_one(c.places->path[i], why);
+        if (!is_covered(c.places, i))
+            e = cover_one(c.places->at[i].path, c.places->at[i].directory, why);
     free(c.places);
     return e;
 }

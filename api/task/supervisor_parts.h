@@ -59,13 +59,14 @@ RESULT sup_mount_point(const char *path, bool directory, struct why *why);
 
 bool sup_is_below(const char *path, const char *dir); /* or the same */
 
-/* A directory that the task may not see, whatever it is mounted at: supervisor_hidden.c. */
+/* The directory that the task may not see, whatever it is mounted at: supervisor_hidden.c. */
 struct sup_hidden {
     char device[32];           /* of its file system, as mountinfo has it */
     char inside[SUP_PATH_MAX]; /* its path there */
 };
 RESULT sup_hidden_find(const char *path, struct sup_hidden *out, struct why *why);
-/* In the new root: covers each place where it, or a part of it, shows. */
+/* In the new root: covers each place where it, or a part of it, shows, and each proc file system
+ * but the task's own. */
 RESULT sup_hidden_cover(const struct sup_hidden *h, struct why *why);
 
 /* User, groups, capabilities, limits: from root to what the task is. Inside the root. */

@@ -5,7 +5,8 @@
  *   /proc  of its own PID namespace, the dangerous parts of it read-only or hidden
  *   /dev   null, zero, full, random, urandom, tty, a pts and a shm of its own; no disk, no memory
  *   /tmp, /run  empty and its own; /run/secrets: the secrets, read-only
- *   the node's data directory is covered by an empty directory, wherever the image shows it
+ *   the node's data directory and its other /proc are covered by an empty directory, wherever the
+ *   image or a mount shows them
  *
  * Everything of the node that is needed is copied as detached mounts first; then the new root is
  * entered and the old one given up; then paths are resolved, by the kernel, inside the new root
@@ -16,12 +17,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define ROOT_ENTRIES_MAX 512 /* names of an image's top level */
@@ -167,17 +170,22 @@ static RESULT next_bind(struct cursor *list, struct bind *out, struct why *why) 
     return OK;
 }
 
-/* What a service binds must not be, have, or lie in the data directory. */
+/* What a service binds must not be, have, or lie in the data directory, nor show processes of the
+ * node. */
 static RESULT copy_mounts(const struct sup_order *o, struct sources *s, struct why *why) {
     struct cursor list = cursor_of(o->mounts);
     struct bind b;
     for (unsigned i = 0; list.left > 0 && i < SERVICE_MOUNTS_MAX; i++) {
         TRY(next_bind(&list, &b, why));
         char real[PATH_MAX];
-        if (!realpath(b.source, real)) return failed(why, b.source);
+        struct statfs st;
+        if (!realpath(b.source, real) || statfs(real, &st) != 0) return failed(why, b.source);
         if (sup_is_below(real, o->data) || sup_is_below(o->data, real))
             return fail_with(why, ERR_PERMISSION,
                              "%s can't be mounted: the node's data directory is there", b.source);
+        if (st.f_type == PROC_SUPER_MAGIC)
+            return fail_with(why, ERR_PERMISSION,
+                             "%s can't be mounted: the node's processes are there", b.source);
         TRY(sup_mount_copy(AT_FDCWD, real, true, PLAIN | (b.read_only ? MOUNT_ATTR_RDONLY : 0),
                            &s->mounts[i], why));
     }

@@ -1,4 +1,4 @@
-/* See task_room.h. */
+/* See task_room.h: frames by hand, each wait with a limit, the room cleared at the end. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,0 +1,112 @@
+/* A supervisor and a task of root that is up to no good: it reaches no other task, and holds up
+ * nobody. Needs root. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/lib/task_room.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* --- the node's processes --------------------------------------------------------------------- */
+
+/* A tree with the node's /proc, as one makes it for chroot, with parts of that bound once more. */
+struct jail {
+    char path[64]; /* of it */
+    char proc[96], bus[96], file[96];
+};
+
+static void bind(const char *from, const char *to) {
+    assert_int_equal(mount(from, to, NULL, MS_BIND, NULL), 0);
+}
+
+static void jail_make(struct jail *j) {
+    (void)snprintf(j->path, sizeof j->path, "/var/tmp/conclave-jail-XXXXXX");
+    assert_non_null(mkdtemp(j->path));
+    (void)snprintf(j->proc, sizeof j->proc, "%s/proc", j->path);
+    (void)snprintf(j->bus, sizeof j->bus, "%s/proc/bus", j->path);
+    (void)snprintf(j->file, sizeof j->file, "%s/version", j->path);
+    assert_int_equal(mkdir(j->proc, 0755), 0);
+    FILE *file = fopen(j->file, "we");
+    assert_non_null(file);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(mount("proc", j->proc, "proc", 0, NULL), 0);
+    bind(j->bus, j->bus);
+    bind("/proc/version", j->file);
+}
+
+static void jail_remove(const struct jail *j) {
+    assert_int_equal(umount2(j->file, MNT_DETACH), 0);
+    assert_int_equal(umount2(j->proc, MNT_DETACH), 0);
+    assert_int_equal(unlink(j->file), 0);
+    assert_int_equal(rmdir(j->proc), 0);
+    assert_int_equal(rmdir(j->path), 0);
+}
+
+static void another_task_is_not_reached_through_a_proc_of_the_node(void **state) {
+    struct room *r = *state;
+    struct jail jail = {.path = ""};
+    void *other;
+    char script[1024];
+    struct buf mounts = buf_new(4096);
+    assert_int_equal(room_set_up(&other), 0);
+    struct room *victim = other;
+    room_start_shell(victim, "exec sleep 600");
+    room_wait(victim, SUP_RUNNING);
+    jail_make(&jail);
+    struct sup_order o = room_order(r);
+    room_add_mount(&mounts, true, jail.path, "/tmp/jail");
+    o.mounts = buf_span(&mounts);
+    (void)snprintf(script, sizeof script,
+                   "for p in %s /tmp/jail; do cat $p/proc/%u/root/run/secrets/db; "
+                   "echo $(ls $p/proc | wc -l) $(wc -c < $p/version); done; test -d /proc/self && "
+                   "cat /proc/version",
+                   jail.path, victim->state.pid);
+    room_send_shell(r, &o, script);
+    room_say(r, SUP_START, span_of(NULL, 0));
+    room_wait(r, SUP_ENDED);
+    jail_remove(&jail);
+    const char *text = room_output(r);
+    if (strstr(text, ROOM_VALUE)) fail_msg("it was read: %s", text);
+    const char *first = strstr(text, "0 0\n");
+    if (!first || !strstr(first + 1, "0 0\n")) fail_msg("%s", text);
+    assert_non_null(strstr(text, "Linux version"));
+    assert_int_equal(room_tear_down(&other), 0);
+    buf_free(&mounts);
+}
+
+static void reject_mount(struct room *r, const char *source) {
+    struct sup_order o = room_order(r);
+    struct buf mounts = buf_new(4096);
+    room_add_mount(&mounts, true, source, "/tmp/m");
+    o.mounts = buf_span(&mounts);
+    room_send_shell(r, &o, "true");
+    room_expect_rejected(r, "/proc");
+    assert_non_null(strstr(r->state.error, "can't be mounted: the node's processes are there"));
+    buf_free(&mounts);
+}
+
+static void a_mount_of_the_nodes_proc_is_rejected(void **state) { reject_mount(*state, "/proc"); }
+
+static void a_mount_of_a_part_of_it_is_rejected(void **state) {
+    reject_mount(*state, "/proc/self/ns");
+}
+
+int main(int argc, char **argv) {
+    int code;
+    if (room_main(argc, argv, &code)) return code;
+#define CASE(f) cmocka_unit_test_setup_teardown(f, room_set_up, room_tear_down)
+    const struct CMUnitTest tests[] = {
+        CASE(another_task_is_not_reached_through_a_proc_of_the_node),
+        CASE(a_mount_of_the_nodes_proc_is_rejected),
+        CASE(a_mount_of_a_part_of_it_is_rejected),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
