@@ -13,7 +13,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -23,6 +25,7 @@
 
 #define FILES_SLACK (256 * KIB) /* for directories, and a file that is there twice for a moment */
 #define ZEROS_SIZE  4096
+#define REPLACE_MS  2000
 
 #ifndef MOVE_MOUNT_BENEATH
 #define MOVE_MOUNT_BENEATH 0x00000200
@@ -192,10 +195,24 @@ static bool rebind(int mount_fd, int space, int root, const char *target) {
     return move_mount(mount_fd, "", AT_FDCWD, target, from) == 0;
 }
 
+/* The end of a child, for which REPLACE_MS have to do: a path of the task's may lead to a disk that
+ * does not answer. One that does not end by then is killed, and reaped with others. */
+static bool has_done(pid_t child) {
+    int fd = (int)syscall(SYS_pidfd_open, child, 0), status = 0, n;
+    struct pollfd end = {.fd = fd, .events = POLLIN};
+    do
+        n = fd >= 0 ? poll(&end, 1, REPLACE_MS) : 0;
+    while (n < 0 && errno == EINTR);
+    if (fd >= 0) (void)close(fd);
+    if (n == 1) return waitpid(child, &status, 0) == child && status == 0;
+    (void)kill(child, SIGKILL);
+    return false;
+}
+
 static RESULT replace_mount(const struct sup_files *f, const char *path, const char *target,
                             pid_t init, struct why *why) {
     char space_path[64], root_path[64];
-    int mount_fd = -1, status = 0;
+    int mount_fd = -1;
     TRY(sup_mount_copy(f->fs, path, false, MOUNT_ATTR_RDONLY, &mount_fd, why));
     (void)snprintf(space_path, sizeof space_path, "/proc/%d/ns/mnt", (int)init);
     (void)snprintf(root_path, sizeof root_path, "/proc/%d/root", (int)init);
@@ -203,7 +220,7 @@ static RESULT replace_mount(const struct sup_files *f, const char *path, const c
     int root = open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     pid_t child = space >= 0 && root >= 0 ? fork() : -1;
     if (child == 0) _exit(rebind(mount_fd, space, root, target) ? 0 : 1);
-    bool done = child > 0 && waitpid(child, &status, 0) == child && status == 0;
+    bool done = child > 0 && has_done(child);
     if (space >= 0) (void)close(space);
     if (root >= 0) (void)close(root);
     (void)close(mount_fd);

@@ -1,7 +1,7 @@
-/* The task's processes. The init is the first one in its PID namespace: it makes the root, starts
- * the command as its child, takes in orphans, and ends with the command's exit code; the kernel
- * then ends whatever is left in the namespace. It dies with the supervisor (PR_SET_PDEATHSIG), and
- * with it all the rest.
+/* The task's processes. The init is the first one in its PID namespace, in which nobody else is of
+ * ours: it makes the root, starts the command as its child, takes in orphans, and ends with the
+ * command's exit code; the kernel then ends whatever is left in the namespace. It dies with the
+ * supervisor (PR_SET_PDEATHSIG), and with it all the rest.
  *
  * What they say until the command is started goes over a socket pair of packets: 'P' from the
  * command's process just before exec (the kernel tells its pid as the supervisor sees it), 'E' and
@@ -184,29 +184,42 @@ static RESULT status_pair(int pair[2], struct why *why) {
     return fail_with(why, ERR_IO, "no socket for the task's status: %s", strerror(errno));
 }
 
+/* A child in a PID namespace of its own: 0 in it; -1. Whatever is forked after it is in our own
+ * again, where the task has no way to stop or to kill it. */
+static pid_t fork_below(struct why *why) {
+    int own = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+    if (own < 0 || unshare(CLONE_NEWPID) != 0) {
+        (void)fail_with(why, ERR_UNSUPPORTED,
+                        "this node can't make PID namespaces, which a task needs: %s",
+                        strerror(errno));
+        if (own >= 0) (void)close(own);
+        return -1;
+    }
+    pid_t pid = fork();
+    if (pid < 0) (void)fail_with(why, ERR_NOMEM, "no process for the task: %s", strerror(errno));
+    bool back = pid == 0 || setns(own, CLONE_NEWPID) == 0;
+    (void)close(own);
+    if (back || pid < 0) return pid;
+    (void)fail_with(why, ERR_INTERNAL, "there is no way back from the task's PID namespace: %s",
+                    strerror(errno));
+    (void)kill(pid, SIGKILL);
+    return -1;
+}
+
 RESULT sup_task_start(struct sup_task *t, const struct sup_order *o, const struct sup_files *f,
                       const int out[2], struct why *why) {
     int pair[2];
     *t = (struct sup_task){.init_fd = -1, .pid_fd = -1, .status = -1};
     TRY(status_pair(pair, why));
-    if (unshare(CLONE_NEWPID) != 0) {
-        (void)close(pair[0]);
-        (void)close(pair[1]);
-        return fail_with(why, ERR_UNSUPPORTED,
-                         "this node can't make PID namespaces, which a task needs: %s",
-                         strerror(errno));
-    }
-    t->init = fork();
-    if (t->init == 0) {
+    pid_t init = fork_below(why);
+    if (init == 0) {
         (void)close(pair[0]);
         be_init(o, f, out, pair[1]);
     }
     (void)close(pair[1]);
     t->status = pair[0];
-    if (t->init < 0) {
-        t->init = 0;
-        return fail_with(why, ERR_NOMEM, "no process for the task: %s", strerror(errno));
-    }
+    if (init < 0) return ERR_UNSUPPORTED;
+    t->init = init;
     t->init_fd = pidfd_of(t->init);
     return OK;
 }

@@ -9,10 +9,12 @@
 
 #include "tests/lib/task_room.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* --- the node's processes --------------------------------------------------------------------- */
@@ -99,6 +101,43 @@ static void a_mount_of_a_part_of_it_is_rejected(void **state) {
     reject_mount(*state, "/proc/self/ns");
 }
 
+/* --- time ------------------------------------------------------------------------------------- */
+
+static uint64_t now_ms(void) {
+    struct timespec t;
+    assert_int_equal(clock_gettime(CLOCK_MONOTONIC, &t), 0);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* A script that is given "db" and "/app.conf", up to the word that it says when it is there. */
+static void start_with_config(struct room *r, const char *script, const char *ready) {
+    struct sup_order o = room_order(r);
+    struct sup_file config = room_file("/app.conf", "c1", 1);
+    room_send_shell(r, &o, script);
+    room_send_file(r, &config, "c1");
+    room_say(r, SUP_START, span_of(NULL, 0));
+    room_wait(r, SUP_RUNNING);
+    room_wait_text(r, ready);
+}
+
+static void update_config(struct room *r, const char *text, uint32_t version) {
+    struct sup_file config = room_file("/app.conf", text, version);
+    room_send_file(r, &config, text);
+    room_say(r, SUP_COMMIT, span_of(NULL, 0));
+}
+
+static void a_task_that_stops_every_process_is_updated_and_stopped(void **state) {
+    struct room *r = *state;
+    start_with_config(r, "trap '' TERM; echo ready; while :; do kill -s STOP -- -1; done", "ready");
+    uint64_t from = now_ms();
+    for (uint32_t version = 2; version < 50; version++)
+        update_config(r, "c2", version);
+    room_stop(r, 1000);
+    room_wait(r, SUP_ENDED);
+    assert_in_range(now_ms() - from, 1000, 5000);
+    assert_int_equal(r->state.exit_code, 128 + SIGKILL);
+}
+
 int main(int argc, char **argv) {
     int code;
     if (room_main(argc, argv, &code)) return code;
@@ -107,6 +146,7 @@ int main(int argc, char **argv) {
         CASE(another_task_is_not_reached_through_a_proc_of_the_node),
         CASE(a_mount_of_the_nodes_proc_is_rejected),
         CASE(a_mount_of_a_part_of_it_is_rejected),
+        CASE(a_task_that_stops_every_process_is_updated_and_stopped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
