@@ -222,7 +222,8 @@ void runner_step(struct manager *m) {
     for (struct run_task *j = r->first, *next; j; j = next) {
         next = j->next;
         job_step(r, j);
-        if (j->state == JOB_OVER && !j->assigned && r->complete && !j->staged) forget(r, j);
+        bool known = j->state == JOB_OVER && !j->assigned && r->complete && !j->staged;
+        if (known && !j->gone) forget(r, j);
     }
     say_reports(r);
     if (r->ended) end_if_all_ended(r);
@@ -230,6 +231,8 @@ void runner_step(struct manager *m) {
 
 void runner_beat(struct manager *m) {
     feeds_beat(m->runner);
+    for (struct run_task *j = m->runner->first; j; j = j->next)
+        j->tried = false;
     wake(m->runner);
 }
 

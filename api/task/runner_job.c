@@ -375,8 +375,27 @@ static void hear(struct runner *r, struct run_task *j) {
     }
 }
 
+/* The connection has ended. Only where nobody listens any more the task is gone, too; otherwise it
+ * is made again, once a beat. What is so by now, the next STATE says. */
 static void lost(struct runner *r, struct run_task *j) {
-    j->gone = false;
+    struct why why = {0};
+    int fd;
+    if (j->tried) return;
+    j->tried = true;
+    enum err e = supervisor_dial(r->data, j->id, &fd, &why);
+    if (e == OK) e = connect_to(r, j, fd);
+    if (e == OK) {
+        log_event(r->manager->config.log, LOG_WARNING, "tasks",
+                  "%s: its supervisor has hung up, and was called again", j->id);
+        link_say(j->link, SUP_HELLO, span_of(NULL, 0));
+        free(j->told);
+        j->told = NULL;
+        j->heard = j->stopping = false;
+        if (j->state == JOB_STARTING) j->state = JOB_ASKED;
+        return;
+    }
+    j->gone = e != ERR_CLOSED && e != ERR_NOT_FOUND;
+    if (j->gone) return;
     supervisor_forget(r->data, j->id);
     if (j->state != JOB_OVER)
         over(r, j, TASK_FAILED, "its supervisor is gone", "the task's supervisor was ended");

@@ -86,6 +86,7 @@ struct run_task {
     bool mentioned;             /* in the COMPLETE that is under way */
     bool stopping;              /* the supervisor was told to stop it */
     bool gone;                  /* the connection has ended */
+    bool tried;                 /* to make it again, since the last beat */
     bool heard;                 /* `told` is news */
     bool unsaid;                /* the report is to be sent */
     bool stuck;                 /* an update has failed: none until the next assignment */

@@ -15,8 +15,8 @@
 
 #include "store/service.h"
 
-#define TEMPLATE_ACTION_MAX 512                   /* bytes between {{ and }} */
-#define TEMPLATE_RESULT_MAX (CONFIG_SIZE_MAX + 1) /* what may come out */
+#define TEMPLATE_ACTION_MAX 512             /* bytes between {{ and }} */
+#define TEMPLATE_RESULT_MAX CONFIG_SIZE_MAX /* what may come out */
 
 struct template_node {
     const char *id, *hostname, *os, *arch;

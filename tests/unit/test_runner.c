@@ -67,7 +67,7 @@ static void turn(void) {
     (void)uv_run(&room->loop, UV_RUN_NOWAIT);
     runner_step(room->manager);
     (void)poll(NULL, 0, 2);
-    room->manager->runner->due = true;
+    runner_beat(room->manager);
 }
 
 #define WAIT_UNTIL(condition)                                                                      \
@@ -231,6 +231,57 @@ static void templates_are_expanded_here(void **state) {
     assert_non_null(strstr(task(OTHER)->report.error, "db: template, action 1"));
 }
 
+static void follow(const char *text, uint32_t version) {
+    begin(ASSIGN_INCREMENTAL, room->results, true);
+    assert_int_equal(assign_remove_value(&body, ROW_SECRET, SECRET, version - 1), OK);
+    add_value(text, version);
+    add_task(TASK, "exec sleep 600", version, true);
+    done();
+}
+
+/* A value that has itself twice in it, and its own blanks: of `size` bytes when expanded. */
+static char *of_size(const char *template, size_t blanks, size_t size) {
+    size_t own = strlen(template);
+    char *text = malloc(own + blanks + 1);
+    assert_non_null(text);
+    memcpy(text, template, own);
+    memset(text + own, ' ', blanks);
+    text[own + blanks] = '\0';
+    assert_int_equal(2 * (own + blanks) + blanks, size);
+    return text;
+}
+
+static off_t size_of(const char *id) {
+    char path[64];
+    struct stat st = {0};
+    (void)snprintf(path, sizeof path, "/proc/%u/root/run/secrets/db", task(id)->told->pid);
+    return stat(path, &st) == 0 ? st.st_size : -1;
+}
+
+static void a_template_expands_to_the_largest_file_and_no_further(void **state) {
+    (void)state;
+    begin(ASSIGN_COMPLETE, 0, true);
+    add_value("one", 1);
+    add_task(TASK, "exec sleep 600", 1, true);
+    done();
+    WAIT_UNTIL(state_of(TASK) == TASK_RUNNING);
+    uint32_t pid = task(TASK)->report.pid;
+    char *largest = of_size("{{secret \"db\"}}{{secret \"db\"}}", 341313, CONFIG_SIZE_MAX);
+    follow(largest, 2);
+    WAIT_UNTIL(size_of(TASK) == CONFIG_SIZE_MAX);
+    char *more = of_size("{{secret \"db\"}}{{secret \"db\"}}{{/**/}}", 341308, CONFIG_SIZE_MAX + 1);
+    follow(more, 3);
+    for (int i = 0; i < 50; i++)
+        turn();
+    assert_int_equal(size_of(TASK), CONFIG_SIZE_MAX);
+    follow("four", 4);
+    WAIT_UNTIL(reads(TASK, "four"));
+    assert_int_equal(state_of(TASK), TASK_RUNNING);
+    assert_int_equal(task(TASK)->report.pid, pid);
+    free(largest);
+    free(more);
+}
+
 static void a_task_whose_value_has_not_come_is_rejected(void **state) {
     (void)state;
     begin(ASSIGN_COMPLETE, 0, true);
@@ -367,6 +418,29 @@ static void another_agent_goes_on_with_what_runs(void **state) {
     assert_int_equal(task(TASK)->report.pid, pid);
 }
 
+static void a_supervisor_that_hangs_up_is_called_again(void **state) {
+    (void)state;
+    start_one();
+    uint32_t pid = task(TASK)->report.pid;
+    link_say(task(TASK)->link, (enum sup_kind)99, span_of(NULL, 0)); /* it does not know that */
+    for (int i = 0; !task(TASK)->gone; i++) {
+        if (i > WAIT_MS / 2) fail_msg("it does not hang up");
+        (void)uv_run(&room->loop, UV_RUN_NOWAIT);
+        (void)poll(NULL, 0, 2);
+    }
+    turn();
+    WAIT_UNTIL(task(TASK)->link && task(TASK)->told);
+    assert_int_equal(state_of(TASK), TASK_RUNNING);
+    assert_int_equal(task(TASK)->report.pid, pid);
+    follow("two", 2);
+    WAIT_UNTIL(reads(TASK, "two"));
+    begin(ASSIGN_INCREMENTAL, room->results, true);
+    assert_int_equal(assign_remove_task(&body, TASK), OK);
+    done();
+    WAIT_UNTIL(!task(TASK));
+    assert_int_not_equal(kill((pid_t)pid, 0), 0);
+}
+
 static void a_supervisor_that_is_killed_is_a_task_that_failed(void **state) {
     (void)state;
     struct ucred who;
@@ -460,11 +534,13 @@ int main(int argc, char **argv) {
         return 0;
     }
     if (crypto_start(NULL) != OK) return 1;
+    (void)signal(SIGPIPE, SIG_IGN); /* as in the agent */
 #define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         CASE(what_is_assigned_runs_and_has_its_values),
         CASE(a_followed_file_gets_the_new_version),
         CASE(templates_are_expanded_here),
+        CASE(a_template_expands_to_the_largest_file_and_no_further),
         CASE(a_task_whose_value_has_not_come_is_rejected),
         CASE(how_a_task_ends_is_reported_until_it_is_removed),
         CASE(what_is_removed_ends_and_its_value_goes),
@@ -474,6 +550,7 @@ int main(int argc, char **argv) {
         CASE(nonsense_ends_the_session),
         CASE(a_task_keeps_its_grace_when_its_service_is_gone),
         CASE(another_agent_goes_on_with_what_runs),
+        CASE(a_supervisor_that_hangs_up_is_called_again),
         CASE(a_supervisor_that_is_killed_is_a_task_that_failed),
         CASE(one_that_died_while_no_agent_was_there_failed_too),
         CASE(a_node_that_was_removed_ends_all),
