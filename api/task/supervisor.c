@@ -30,12 +30,14 @@
 #define FED_MS        30000       /* of `conclave run`: until its files are there */
 #define KILL_AGAIN_MS 1000
 #define STOP_GRACE_MS 10000 /* when we are told to end by a signal */
+#define TIDY_MS       1000  /* between looks at older versions that were still read */
 #define OOM_SCORE     "-900"
 #define POLL_MAX      (5 + SUP_CONNS_MAX)
 
 struct conn {
     int fd;             /* -1: free */
     bool mute;          /* nobody hears answers any more; what was said before is still read */
+    bool feeding;       /* files have come from it that are not in place yet */
     uint8_t head[4];    /* the frame's length, as far as it has come */
     size_t head_n;      /* bytes of it */
     size_t want;        /* bytes of the frame; 0: not known yet */
@@ -52,6 +54,7 @@ struct supervisor {
     bool asked;                    /* it was told to stop */
     int32_t exit_code;             /* when it has ended */
     uint64_t kill_ms, feed_ms;     /* deadlines; 0: none */
+    uint64_t tidy_ms;              /* when older versions are looked at; 0: there are none */
     struct sup_files files;        /* in memory */
     struct sup_task task;          /* its processes */
     int signals;                   /* signalfd */
@@ -263,12 +266,14 @@ static bool catches(pid_t pid, uint32_t number) {
 
 static RESULT commit(struct supervisor *s, struct why *why) {
     bool changed;
-    TRY(sup_files_commit(&s->files, s->task.started ? s->task.init : 0, &changed, why));
-    if (changed && s->task.started && catches(s->task.pid, s->order.reload_signal))
+    enum err e = sup_files_commit(&s->files, s->task.started ? s->task.init : 0, &changed, why);
+    if (!changed) return e;
+    if (s->task.started && catches(s->task.pid, s->order.reload_signal))
         sup_task_signal(&s->task, (int)s->order.reload_signal);
+    s->tidy_ms = now_ms();
     s->error[0] = '\0'; /* of an earlier attempt */
-    if (changed) tell_state(s, NULL);
-    return OK;
+    if (e == OK) tell_state(s, NULL);
+    return e;
 }
 
 static RESULT take_file(struct supervisor *s, struct span body, struct why *why) {
@@ -284,6 +289,8 @@ static RESULT take_frame(struct supervisor *s, struct conn *c, uint8_t kind, str
     struct cursor in = cursor_of(body);
     uint64_t grace;
     bool over = is_over(s);
+    if (kind == SUP_FILE) c->feeding = true;
+    if (kind == SUP_START || kind == SUP_COMMIT) c->feeding = false;
     switch (kind) {
     case SUP_ORDER: return take_order(s, body, why);
     case SUP_FILE: return take_file(s, body, why);
@@ -302,9 +309,12 @@ static RESULT take_frame(struct supervisor *s, struct conn *c, uint8_t kind, str
 }
 
 /* What fails before the task runs is the task's end; later it is only told: the task goes on with
- * what it has. */
+ * what it has, and the rest of an update is let pass. */
 static void frame_failed(struct supervisor *s, struct conn *c, enum err e, const struct why *why) {
-    sup_files_forget(&s->files);
+    if (c->feeding && e != ERR_PROTOCOL)
+        sup_files_fail(&s->files);
+    else
+        sup_files_forget(&s->files);
     if (s->phase == SUP_READY || (s->phase == SUP_WAITING && s->ordered)) {
         reject(s, e, why->text);
         return;
@@ -344,9 +354,10 @@ static ssize_t conn_take(struct conn *c) {
 static void conn_read(struct supervisor *s, struct conn *c) {
     ssize_t n = conn_take(c);
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) return;
-    if (n <= 0)
+    if (n <= 0) {
+        if (c->feeding) sup_files_forget(&s->files); /* nobody puts them in place */
         conn_close(c);
-    else if (c->want > 0 && c->in.size == c->want)
+    } else if (c->want > 0 && c->in.size == c->want)
         conn_frame(s, c);
 }
 
@@ -415,6 +426,8 @@ static void deadlines(struct supervisor *s) {
         s->feed_ms = 0;
         reject(s, ERR_TIMEOUT, "the node's agent has not brought the secrets");
     }
+    if (s->tidy_ms > 0 && now >= s->tidy_ms)
+        s->tidy_ms = sup_files_tidy(&s->files) ? now + TIDY_MS : 0;
 }
 
 /* --- the socket ------------------------------------------------------------------------------- */
@@ -480,9 +493,10 @@ void supervisor_forget(const char *data, const char *id) {
 /* --- the loop --------------------------------------------------------------------------------- */
 
 static int timeout_of(const struct supervisor *s) {
+    const uint64_t all[] = {s->kill_ms, s->feed_ms, s->tidy_ms};
     uint64_t now = now_ms(), next = 0;
-    if (s->kill_ms > 0) next = s->kill_ms;
-    if (s->feed_ms > 0 && (next == 0 || s->feed_ms < next)) next = s->feed_ms;
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        if (all[i] > 0 && (next == 0 || all[i] < next)) next = all[i];
     if (next == 0) return -1;
     return next <= now ? 0 : next - now > 60000 ? 60000 : (int)(next - now);
 }
@@ -533,6 +547,7 @@ static RESULT take_signals(struct supervisor *s, struct why *why) {
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         (void)sigaddset(&set, numbers[i]);
     (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    (void)signal(SIGIO, SIG_IGN); /* of leases, see supervisor_files.c */
     s->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return s->signals >= 0 ? OK : fail_with(why, ERR_IO, "signalfd: %s", strerror(errno));
 }

@@ -18,7 +18,8 @@
  *     DATA    bytes of it, <= SUP_DATA_MAX each; written to the file at once and wiped
  *     START   all files are there: the task is started
  *     COMMIT  files since the last one are put in place of older ones, each by one rename; then
- *             the task gets its reload signal, once, if it has a handler for it
+ *             the task gets its reload signal, once, if it has a handler for it. When one of them
+ *             has failed, STATE has told why, and none is
  *     STOP    u64 grace in ms: stop signal, then SIGKILL
  *     HELLO   nothing; asks for STATE
  *     BYE     nothing: how it ended is known; the supervisor ends (after the task has)

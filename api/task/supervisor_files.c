@@ -7,7 +7,10 @@
  *
  * A file below secrets/ is replaced by a rename, so that a reader has the old one or the new one.
  * One elsewhere is replaced by a mount: the new one goes beneath the old one, which is then taken
- * off (Linux 6.5), or on top of it. */
+ * off (Linux 6.5), or on top of it; the old one then keeps its name, empty, since the kernel takes
+ * off what is mounted on a file that is removed. Either way the old one is overwritten as soon as
+ * nobody has it open, so that a reader gets to its end. A lease tells: the kernel gives one only
+ * for a file that nobody else has open. */
 #include "api/task/supervisor_parts.h"
 
 #include <dirent.h>
@@ -79,9 +82,12 @@ RESULT sup_files_open(struct sup_files *f, struct why *why) {
 static RESULT grow(struct sup_files *f, uint32_t size, struct why *why) {
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t need = FILES_SLACK + size + page;
+    struct stat st;
     char text[32];
-    for (unsigned i = 0; i < f->n; i++)
+    for (unsigned i = 0; i < f->n; i++) {
         need += (uint64_t)f->slots[i].now.size + f->slots[i].next.size + 4 * page;
+        if (f->slots[i].old >= 0 && fstat(f->slots[i].old, &st) == 0) need += (uint64_t)st.st_size;
+    }
     if (f->ram || need <= f->limit) return OK;
     (void)snprintf(text, sizeof text, "%llu", (unsigned long long)need);
     int context = fspick(f->fs, "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC);
@@ -103,19 +109,52 @@ void sup_files_path(const struct sup_slot *s, unsigned at, char out[32]) {
 static void new_path(unsigned at, char out[32]) { (void)snprintf(out, 32, "new/%u", at); }
 
 /* With zeros first: a page that is only given back keeps its bytes until it is used again. */
-static void erase(int dir, const char *path) {
+static void wipe(int fd) {
     static const uint8_t zeros[ZEROS_SIZE];
     struct stat st;
-    int fd = openat(dir, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
-        for (off_t at = 0; at < st.st_size;) {
-            size_t size = st.st_size - at < ZEROS_SIZE ? (size_t)(st.st_size - at) : ZEROS_SIZE;
-            ssize_t n = pwrite(fd, zeros, size, at);
-            if (n <= 0) break;
-            at += n;
-        }
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) return;
+    for (off_t at = 0; at < st.st_size;) {
+        size_t size = st.st_size - at < ZEROS_SIZE ? (size_t)(st.st_size - at) : ZEROS_SIZE;
+        ssize_t n = pwrite(fd, zeros, size, at);
+        if (n <= 0) break;
+        at += n;
+    }
+    (void)!ftruncate(fd, 0);
+}
+
+static int open_again(int dir, const char *path) {
+    return openat(dir, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+}
+
+static void erase(int dir, const char *path) {
+    int fd = open_again(dir, path);
+    if (fd >= 0) wipe(fd);
     if (fd >= 0) (void)close(fd);
     (void)unlinkat(dir, path, 0);
+}
+
+/* One that is not in place any more: overwritten and closed, unless somebody reads it. */
+static bool let_go(int fd) {
+    if (fcntl(fd, F_SETLEASE, F_WRLCK) != 0) return false;
+    wipe(fd);
+    (void)close(fd);
+    return true;
+}
+
+/* The last version but one that is still read is the reader's own affair. */
+static void retire(struct sup_slot *s, int fd) {
+    if (s->old >= 0 && !let_go(s->old)) (void)close(s->old);
+    s->old = fd >= 0 && !let_go(fd) ? fd : -1;
+}
+
+bool sup_files_tidy(struct sup_files *f) {
+    bool left = false;
+    for (unsigned i = 0; i < f->n; i++) {
+        struct sup_slot *s = &f->slots[i];
+        if (s->old >= 0 && let_go(s->old)) s->old = -1;
+        left |= s->old >= 0;
+    }
+    return left;
 }
 
 static RESULT find_slot(struct sup_files *f, const struct sup_file *file, unsigned *out,
@@ -124,12 +163,13 @@ static RESULT find_slot(struct sup_files *f, const struct sup_file *file, unsign
         if (strcmp(f->slots[*out].next.target, file->target) == 0) return OK;
     if (f->n == SERVICE_REFS_MAX)
         return fail_with(why, ERR_TOO_LARGE, "a task has at most %d files", SERVICE_REFS_MAX);
-    f->slots[f->n++] = (struct sup_slot){.next = *file};
+    f->slots[f->n++] = (struct sup_slot){.next = *file, .old = -1};
     return OK;
 }
 
 RESULT sup_files_begin(struct sup_files *f, const struct sup_file *file, struct why *why) {
     char path[32];
+    if (f->failed) return OK;
     if (f->writing >= 0) return fail_with(why, ERR_PROTOCOL, "a file is not whole");
     if (f->fs < 0) TRY(sup_files_open(f, why));
     TRY(grow(f, file->size, why));
@@ -158,6 +198,7 @@ static RESULT finish(struct sup_files *f, struct why *why) {
 }
 
 RESULT sup_files_data(struct sup_files *f, struct span bytes, struct why *why) {
+    if (f->failed) return OK;
     if (f->writing < 0 || bytes.size > f->left)
         return fail_with(why, ERR_PROTOCOL, "more bytes than a file has");
     while (bytes.size > 0) {
@@ -185,64 +226,118 @@ static RESULT make_parents(const struct sup_files *f, const char *path, struct w
     return OK;
 }
 
+enum { INSTEAD = 0, ON_TOP = 1, NOT = 2 }; /* exit codes of a child */
+
+struct swap {
+    int mount;              /* the new file, to be mounted */
+    int space, root;        /* of the task: the mount namespace, and its root in that */
+    int proc;               /* ours */
+    const char *target;     /* the path, in the task's root */
+    const struct stat *old; /* the file that is there */
+};
+
+/* `at` is what the path led to. */
+static int rebind_at(const struct swap *s, int at) {
+    const unsigned how = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    struct stat st;
+    char again[32];
+    if (fstat(at, &st) != 0 || st.st_dev != s->old->st_dev || st.st_ino != s->old->st_ino)
+        return NOT;
+    if (move_mount(s->mount, "", at, "", how | MOVE_MOUNT_BENEATH) != 0)
+        return move_mount(s->mount, "", at, "", how) == 0 ? ON_TOP : NOT;
+    (void)snprintf(again, sizeof again, "self/fd/%d", at);
+    return fchdir(s->proc) == 0 && umount2(again, MNT_DETACH) == 0 ? INSTEAD : NOT;
+}
+
 /* In the child of a fork: the new file instead of the old one in the task's mounts. Its root need
- * not be that of its mount namespace: the node itself may live in a changed root. */
-static bool rebind(int mount_fd, int space, int root, const char *target) {
-    if (setns(space, CLONE_NEWNS) != 0 || fchdir(root) != 0 || chroot(".") != 0) return false;
-    unsigned from = MOVE_MOUNT_F_EMPTY_PATH;
-    if (move_mount(mount_fd, "", AT_FDCWD, target, from | MOVE_MOUNT_BENEATH) == 0)
-        return umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
-    return move_mount(mount_fd, "", AT_FDCWD, target, from) == 0;
+ * not be that of its mount namespace: the node itself may live in a changed root. The path is
+ * walked once, to the old file and no other: a task may change what is on it at any moment. */
+static int rebind(const struct swap *s) {
+    if (setns(s->space, CLONE_NEWNS) != 0 || fchdir(s->root) != 0 || chroot(".") != 0) return NOT;
+    int at = open(s->target, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int how = at >= 0 ? rebind_at(s, at) : NOT;
+    if (at >= 0) (void)close(at);
+    return how;
 }
 
 /* The end of a child, for which REPLACE_MS have to do: a path of the task's may lead to a disk that
  * does not answer. One that does not end by then is killed, and reaped with others. */
-static bool has_done(pid_t child) {
+static int end_of(pid_t child) {
     int fd = (int)syscall(SYS_pidfd_open, child, 0), status = 0, n;
     struct pollfd end = {.fd = fd, .events = POLLIN};
     do
         n = fd >= 0 ? poll(&end, 1, REPLACE_MS) : 0;
     while (n < 0 && errno == EINTR);
     if (fd >= 0) (void)close(fd);
-    if (n == 1) return waitpid(child, &status, 0) == child && status == 0;
+    if (n == 1)
+        return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : NOT;
     (void)kill(child, SIGKILL);
-    return false;
+    return NOT;
 }
 
 static RESULT replace_mount(const struct sup_files *f, const char *path, const char *target,
-                            pid_t init, struct why *why) {
-    char space_path[64], root_path[64];
-    int mount_fd = -1;
-    TRY(sup_mount_copy(f->fs, path, false, MOUNT_ATTR_RDONLY, &mount_fd, why));
-    (void)snprintf(space_path, sizeof space_path, "/proc/%d/ns/mnt", (int)init);
-    (void)snprintf(root_path, sizeof root_path, "/proc/%d/root", (int)init);
-    int space = open(space_path, O_RDONLY | O_CLOEXEC);
-    int root = open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    pid_t child = space >= 0 && root >= 0 ? fork() : -1;
-    if (child == 0) _exit(rebind(mount_fd, space, root, target) ? 0 : 1);
-    bool done = child > 0 && has_done(child);
-    if (space >= 0) (void)close(space);
-    if (root >= 0) (void)close(root);
-    (void)close(mount_fd);
-    if (done) return OK;
+                            const struct stat *old, pid_t init, bool *on_top, struct why *why) {
+    char space[64], root[64];
+    struct swap s = {.mount = -1, .target = target, .old = old};
+    TRY(sup_mount_copy(f->fs, path, false, MOUNT_ATTR_RDONLY, &s.mount, why));
+    (void)snprintf(space, sizeof space, "/proc/%d/ns/mnt", (int)init);
+    (void)snprintf(root, sizeof root, "/proc/%d/root", (int)init);
+    s.space = open(space, O_RDONLY | O_CLOEXEC);
+    s.root = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    s.proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    pid_t child = s.space >= 0 && s.root >= 0 && s.proc >= 0 ? fork() : -1;
+    if (child == 0) _exit(rebind(&s));
+    int how = child > 0 ? end_of(child) : NOT;
+    if (s.space >= 0) (void)close(s.space);
+    if (s.root >= 0) (void)close(s.root);
+    if (s.proc >= 0) (void)close(s.proc);
+    (void)close(s.mount);
+    *on_top = how == ON_TOP;
+    if (how != NOT) return OK;
     return fail_with(why, ERR_IO, "%s can't be replaced in the running task", target);
+}
+
+/* Where a file is once it is in place. */
+static void place_of(const struct sup_slot *s, unsigned at, char out[TARGET_MAX + 16]) {
+    if (s->next.target[0] == '/')
+        sup_files_path(s, at, out);
+    else
+        (void)snprintf(out, TARGET_MAX + 16, "secrets/%s", s->next.target);
+}
+
+/* Instead of the old one, which is open as `fd`, or -1: there is none. */
+static RESULT place_new(struct sup_files *f, unsigned at, int fd, pid_t init, bool *on_top,
+                        struct why *why) {
+    struct sup_slot *s = &f->slots[at];
+    char from[32], to[TARGET_MAX + 16];
+    struct stat st = {0};
+    bool absolute = s->next.target[0] == '/';
+    if (fd >= 0 && fstat(fd, &st) != 0) return failed(why, s->next.target);
+    new_path(at, from);
+    place_of(s, at, to);
+    TRY(make_parents(f, to, why));
+    if (renameat(f->fs, from, f->fs, to) != 0) return failed(why, s->next.target);
+    if (!absolute || init == 0) return OK;
+    enum err e = replace_mount(f, to, s->next.target, &st, init, on_top, why);
+    if (e != OK) erase(f->fs, to);
+    return e;
 }
 
 static RESULT place(struct sup_files *f, unsigned at, pid_t init, struct why *why) {
     struct sup_slot *s = &f->slots[at];
-    char from[32], to[TARGET_MAX + 16], old[32];
-    bool absolute = s->next.target[0] == '/';
-    new_path(at, from);
-    sup_files_path(s, at, old);
+    char old[TARGET_MAX + 16];
+    bool absolute = s->next.target[0] == '/', on_top = false;
+    place_of(s, at, old);
+    int fd = s->placed ? open_again(f->fs, old) : -1;
     if (absolute) s->generation++;
-    if (absolute)
-        sup_files_path(s, at, to);
-    else
-        (void)snprintf(to, sizeof to, "secrets/%s", s->next.target);
-    TRY(make_parents(f, to, why));
-    if (renameat(f->fs, from, f->fs, to) != 0) return failed(why, s->next.target);
-    if (absolute && init > 0) TRY(replace_mount(f, to, s->next.target, init, why));
-    if (absolute && s->placed) (void)unlinkat(f->fs, old, 0);
+    enum err e = place_new(f, at, fd, init, &on_top, why);
+    if (e != OK) {
+        if (absolute) s->generation--;
+        if (fd >= 0) (void)close(fd);
+        return e;
+    }
+    if (absolute && s->placed && !on_top) (void)unlinkat(f->fs, old, 0);
+    retire(s, fd);
     s->now = s->next;
     s->placed = true;
     s->pending = false;
@@ -251,6 +346,10 @@ static RESULT place(struct sup_files *f, unsigned at, pid_t init, struct why *wh
 
 RESULT sup_files_commit(struct sup_files *f, pid_t init, bool *changed, struct why *why) {
     *changed = false;
+    if (f->failed) {
+        f->failed = false;
+        return OK;
+    }
     if (f->writing >= 0) return fail_with(why, ERR_PROTOCOL, "a file is not whole");
     for (unsigned i = 0; i < f->n; i++) {
         if (!f->slots[i].pending) continue;
@@ -264,11 +363,17 @@ void sup_files_forget(struct sup_files *f) {
     char path[32];
     if (f->writing >= 0) (void)close(f->writing);
     f->writing = -1;
+    f->failed = false;
     for (unsigned i = 0; f->fs >= 0 && i < f->n; i++) {
         new_path(i, path);
         erase(f->fs, path);
         f->slots[i].pending = false;
     }
+}
+
+void sup_files_fail(struct sup_files *f) {
+    sup_files_forget(f);
+    f->failed = true;
 }
 
 /* --- the end ---------------------------------------------------------------------------------- */
@@ -278,11 +383,10 @@ void sup_files_close(struct sup_files *f) {
     sup_files_forget(f);
     for (unsigned i = 0; f->fs >= 0 && i < f->n; i++) {
         const struct sup_slot *s = &f->slots[i];
+        if (s->old >= 0) wipe(s->old);
+        if (s->old >= 0) (void)close(s->old);
         if (!s->placed) continue;
-        if (s->now.target[0] == '/')
-            sup_files_path(s, i, path);
-        else
-            (void)snprintf(path, sizeof path, "secrets/%s", s->now.target);
+        place_of(s, i, path);
         erase(f->fs, path);
     }
     if (f->fs >= 0) (void)close(f->fs);

@@ -20,6 +20,7 @@ struct sup_slot {
     bool pending;         /* `next` is written, whole, and waits for COMMIT */
     struct sup_file next; /* the one that is pending, or was last */
     unsigned generation;  /* of an absolute target: its name below files/ */
+    int old;              /* the one before, which somebody still reads; -1: none */
 };
 
 struct sup_files {
@@ -32,6 +33,7 @@ struct sup_files {
     int writing;   /* the file that DATA goes to; -1: none */
     unsigned at;   /* its slot */
     uint32_t left; /* bytes that it still needs */
+    bool failed;   /* one has, since the last COMMIT: those with it are let pass */
 };
 
 RESULT sup_files_open(struct sup_files *f, struct why *why);
@@ -41,6 +43,10 @@ RESULT sup_files_data(struct sup_files *f, struct span bytes, struct why *why);
  * mount namespace absolute targets are replaced. ERR_PROTOCOL: a file is not whole. */
 RESULT sup_files_commit(struct sup_files *f, pid_t init, bool *changed, struct why *why);
 void sup_files_forget(struct sup_files *f); /* what is not in place yet */
+/* The same, and what comes before the next COMMIT: no part of an update is in place alone. */
+void sup_files_fail(struct sup_files *f);
+/* Overwrites older versions that nobody reads any more; false: nothing is left of any. */
+bool sup_files_tidy(struct sup_files *f);
 /* Overwrites and removes all; the mounts are gone after. At any time, more than once. */
 void sup_files_close(struct sup_files *f);
 void sup_files_path(const struct sup_slot *s, unsigned at, char out[32]); /* of an absolute one */

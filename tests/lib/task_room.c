@@ -9,11 +9,13 @@
 #include "tests/lib/task_room.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* --- the agent's side ------------------------------------------------------------------------- */
@@ -173,6 +175,45 @@ static bool shares_mounts(pid_t pid) {
     ssize_t n = readlink(path, theirs, sizeof theirs),
             m = readlink("/proc/self/ns/mnt", ours, sizeof ours);
     return n > 0 && n == m && memcmp(theirs, ours, (size_t)n) == 0;
+}
+
+static int open_of_task(const struct room *r, const char *path, int flags) {
+    char whole[SUP_PATH_MAX];
+    (void)snprintf(whole, sizeof whole, "/proc/%u/root%s", r->state.pid, path);
+    return open(whole, flags | O_CLOEXEC, 0644);
+}
+
+void room_go(const struct room *r) {
+    int fd = open_of_task(r, "/tmp/go", O_CREAT | O_WRONLY);
+    assert_true(fd >= 0);
+    (void)close(fd);
+}
+
+uint64_t room_bytes(const struct room *r) {
+    struct statfs st;
+    int fd = open_of_task(r, "/run/secrets", O_RDONLY);
+    assert_int_equal(fstatfs(fd, &st), 0);
+    (void)close(fd);
+    return (uint64_t)(st.f_blocks - st.f_bfree) * (uint64_t)st.f_bsize;
+}
+
+static size_t read_of_task(const struct room *r, const char *path, char bytes[256]) {
+    int fd = open_of_task(r, path, O_RDONLY);
+    ssize_t n = fd >= 0 ? read(fd, bytes, 256) : -1;
+    if (fd >= 0) (void)close(fd);
+    return n >= 0 ? (size_t)n : SIZE_MAX;
+}
+
+bool room_reads(const struct room *r, const char *path, const char *text) {
+    char bytes[256];
+    size_t n = read_of_task(r, path, bytes);
+    return n == strlen(text) && memcmp(bytes, text, n) == 0;
+}
+
+bool room_begins(const struct room *r, const char *path, const char *text) {
+    char bytes[256];
+    size_t n = read_of_task(r, path, bytes);
+    return n != SIZE_MAX && n >= strlen(text) && memcmp(bytes, text, strlen(text)) == 0;
 }
 
 void room_stop(struct room *r, uint64_t grace_ms) {

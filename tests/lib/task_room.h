@@ -42,8 +42,14 @@ void room_send_file(struct room *r, const struct sup_file *f, const char *value)
 void room_send_shell(struct room *r, struct sup_order *o, const char *script);
 void room_start_shell(struct room *r, const char *script); /* with a secret, ROOM_VALUE as "db" */
 const char *room_run_shell(struct room *r, const char *script); /* to its end: what it wrote */
+void room_go(const struct room *r);                             /* makes /tmp/go for the task */
 void room_stop(struct room *r, uint64_t grace_ms);
 
+/* The bytes that the task's files take, in the file system that they are in. */
+uint64_t room_bytes(const struct room *r);
+/* As the task sees it: all that is in it, and what is first in it. */
+bool room_reads(const struct room *r, const char *path, const char *text);
+bool room_begins(const struct room *r, const char *path, const char *text);
 void room_expect_rejected(struct room *r, const char *text);
 /* The one behind the connection, which is made anew so that the kernel tells. */
 void room_find_supervisor(struct room *r);

@@ -335,22 +335,13 @@ static void another_agent_takes_over(void **state) {
     room_wait_text(r, "ready");
 }
 
-/* The task waits for a file, which is made in its /tmp from outside. */
-static void go(const struct room *r) {
-    char path[64];
-    (void)snprintf(path, sizeof path, "/proc/%u/root/tmp/go", r->state.pid);
-    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
-    assert_true(fd >= 0);
-    (void)close(fd);
-}
-
 static void the_end_is_kept_until_somebody_has_heard_it(void **state) {
     struct room *r = *state;
     room_start_shell(r, "while test ! -e /tmp/go; do sleep 0.02; done; exit 7");
     room_wait(r, SUP_RUNNING);
     note_device(r);
     (void)close(r->fd);
-    go(r);
+    room_go(r);
     WAIT_UNTIL(!is_mounted(r));
     r->state = (struct sup_state){0};
     assert_int_equal(supervisor_dial(r->data, ROOM_TASK, &r->fd, NULL), OK);

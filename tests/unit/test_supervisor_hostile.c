@@ -9,6 +9,9 @@
 
 #include "tests/lib/task_room.h"
 
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,7 +131,8 @@ static void update_config(struct room *r, const char *text, uint32_t version) {
 
 static void a_task_that_stops_every_process_is_updated_and_stopped(void **state) {
     struct room *r = *state;
-    start_with_config(r, "trap '' TERM; echo ready; while :; do kill -s STOP -- -1; done", "ready");
+    start_with_config(
+        r, "trap '' TERM; echo ready; while :; do kill -s STOP -- -1 2>/dev/null; done", "ready");
     uint64_t from = now_ms();
     for (uint32_t version = 2; version < 50; version++)
         update_config(r, "c2", version);
@@ -138,8 +142,66 @@ static void a_task_that_stops_every_process_is_updated_and_stopped(void **state)
     assert_int_equal(r->state.exit_code, 128 + SIGKILL);
 }
 
+/* --- paths ------------------------------------------------------------------------------------ */
+
+#define SWAP       "swap" /* the verb of this program as a task */
+#define SWAPS_LOOK 64     /* between looks */
+
+static bool is_empty(const char *path) {
+    DIR *dir = opendir(path);
+    bool empty = true;
+    for (const struct dirent *d; dir && (d = readdir(dir));)
+        empty &= d->d_name[0] == '.';
+    if (dir) (void)closedir(dir);
+    return empty;
+}
+
+/* The task: /tmp/d, where its config is, is by turns that directory and a link to where the node's
+ * data directory is, which has the config's name. */
+static int swap(const char *data) {
+    if (symlink("/var/tmp", "/tmp/l") != 0) return 1;
+    (void)puts("swapping");
+    (void)fflush(stdout);
+    for (unsigned i = 0;; i++) {
+        if (renameat2(AT_FDCWD, "/tmp/d", AT_FDCWD, "/tmp/l", RENAME_EXCHANGE) != 0) return 1;
+        if (i % SWAPS_LOOK != 0 || is_empty(data)) continue;
+        (void)puts("the data directory is seen");
+        return fflush(stdout);
+    }
+}
+
+static void what_is_on_the_path_of_a_file_cannot_be_changed_meanwhile(void **state) {
+    struct room *r = *state;
+    struct buf command = buf_new(4096);
+    char own[PATH_MAX] = "", target[128];
+    assert_true(readlink("/proc/self/exe", own, sizeof own - 1) > 0);
+    (void)snprintf(target, sizeof target, "/tmp/d/%s", strrchr(r->data, '/') + 1);
+    struct sup_order o = room_order(r);
+    room_words(&command, (const char *const[]){own, SWAP, r->data, NULL});
+    o.command = buf_span(&command);
+    room_send_order(r, &o);
+    struct sup_file f = room_file(target, "c1", 1);
+    room_send_file(r, &f, "c1");
+    room_say(r, SUP_START, span_of(NULL, 0));
+    room_wait(r, SUP_RUNNING);
+    room_wait_text(r, "swapping");
+    unsigned replaced = 0;
+    for (uint32_t version = 2; version < 300 && r->state.phase == SUP_RUNNING; version++) {
+        f = room_file(target, "c", version);
+        room_send_file(r, &f, "c");
+        room_say(r, SUP_COMMIT, span_of(NULL, 0));
+        (void)room_hear(r);
+        replaced += r->state.files[0].version == version;
+    }
+    assert_null(strstr(room_output(r), "seen"));
+    assert_int_equal(r->state.phase, SUP_RUNNING);
+    assert_true(replaced > 0);
+    buf_free(&command);
+}
+
 int main(int argc, char **argv) {
     int code;
+    if (argc > 2 && strcmp(argv[1], SWAP) == 0) return swap(argv[2]);
     if (room_main(argc, argv, &code)) return code;
 #define CASE(f) cmocka_unit_test_setup_teardown(f, room_set_up, room_tear_down)
     const struct CMUnitTest tests[] = {
@@ -147,6 +209,7 @@ int main(int argc, char **argv) {
         CASE(a_mount_of_the_nodes_proc_is_rejected),
         CASE(a_mount_of_a_part_of_it_is_rejected),
         CASE(a_task_that_stops_every_process_is_updated_and_stopped),
+        CASE(what_is_on_the_path_of_a_file_cannot_be_changed_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
