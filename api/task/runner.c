@@ -34,18 +34,44 @@ static void resync(struct runner *r) {
     if (r->manager->agent.open) uplink_say(r->manager->agent.uplink, NODE_RESYNC, span_of(NULL, 0));
 }
 
-static RESULT take_task(struct runner *r, const struct assign_task *t, struct why *why) {
-    struct run_task *j = job_find(r, t->id);
-    if (!j) j = job_new(r, t->id);
-    enum err e = j ? job_stage(j, t) : ERR_NOMEM;
-    if (e != OK) return fail_with(why, e, "no room for another task on this node");
-    j->mentioned = true;
-    return OK;
-}
-
 static void unstage(struct run_task *j) {
     free(j->staged);
     j->staged = NULL;
+}
+
+/* There is nothing of it here, not even a report that is kept: the next COMPLETE has it again. */
+static void turn_away(struct runner *r, const char *id) {
+    static const char text[] = "no room for another task on this node";
+    struct task_report report = {.state = TASK_REJECTED, .message = "it can't be run"};
+    memcpy(report.id, id, sizeof report.id);
+    (void)snprintf(report.error, sizeof report.error, "%s", text);
+    if (report_add(&r->turned_away, &report) == OK) r->due = true;
+    log_event(r->manager->config.log, LOG_ERROR, "tasks", "%s: %s", id, text);
+}
+
+/* ERR_NOMEM: what it is to do now is not known here; it is said again in another session. */
+static RESULT take_task(struct runner *r, const struct assign_task *t, struct why *why) {
+    struct run_task *j = job_find(r, t->id);
+    bool known = j != NULL;
+    if (!known) j = job_new(r, t->id);
+    if (j && job_stage(j, t) == OK) {
+        j->mentioned = true;
+        return OK;
+    }
+    if (j) unstage(j);
+    if (known) return fail_with(why, ERR_NOMEM, "no memory for what a task is to do");
+    if (j) job_free(r, j);
+    turn_away(r, t->id);
+    return OK;
+}
+
+/* Tasks that want it are told why it has not come. */
+static void take_value(struct runner *r, const struct assign_value *value) {
+    enum err e = values_put(&r->values, value);
+    if (e == OK) return;
+    r->values.refused = true;
+    log_event(r->manager->config.log, LOG_ERROR, "tasks",
+              "no room for another secret on this node: %s", err_text(e));
 }
 
 static void remove_task(struct runner *r, const char *id) {
@@ -57,12 +83,9 @@ static void remove_task(struct runner *r, const char *id) {
 }
 
 static RESULT take_item(struct runner *r, const struct assign_one *one, struct why *why) {
-    enum err e;
     switch (one->item) {
     case ASSIGN_TASK: return take_task(r, one->task, why);
-    case ASSIGN_VALUE:
-        e = values_put(&r->values, &one->value);
-        return e == OK ? OK : fail_with(why, e, "no room for another secret on this node");
+    case ASSIGN_VALUE: take_value(r, &one->value); return OK;
     case ASSIGN_REMOVE_TASK: remove_task(r, one->id); return OK;
     case ASSIGN_REMOVE_VALUE:
         values_remove(&r->values, one->kind, one->id, one->version);
@@ -93,6 +116,7 @@ static RESULT begin(struct runner *r, const struct assign_head *head, bool *stal
     r->staging = true;
     if (head->type == ASSIGN_INCREMENTAL) return OK;
     values_clear(&r->values);
+    buf_clear(&r->turned_away);
     for (struct run_task *j = r->first; j; j = j->next)
         j->mentioned = false;
     return OK;
@@ -129,10 +153,7 @@ static RESULT take_assignment(struct runner *r, struct span body, struct why *wh
     r->head.last = head.last;
     enum err e = take_items(r, &in, why);
     manager_wipe_stack(r->manager);
-    if (e == ERR_TOO_LARGE || e == ERR_NOMEM)
-        log_event(r->manager->config.log, LOG_ERROR, "tasks", "%s", why ? why->text : err_text(e));
-    else
-        TRY(e);
+    TRY(e);
     if (head.last) finish(r);
     return OK;
 }
@@ -161,8 +182,10 @@ void runner_session(struct manager *m) {
 
 /* Of a cluster that we are not in nothing is assigned to us. */
 static void unassign(struct runner *r) {
-    for (struct run_task *j = r->first; j; j = j->next)
+    for (struct run_task *j = r->first; j; j = j->next) {
         j->assigned = false;
+        unstage(j);
+    }
     r->complete = true;
     values_clear(&r->values);
     wake(r);
@@ -196,6 +219,9 @@ static void say_reports(struct runner *r) {
     }
     if (body.size > 0) uplink_say(m->agent.uplink, NODE_TASKS, buf_span(&body));
     buf_free(&body);
+    if (!m->agent.open || r->turned_away.size == 0) return;
+    uplink_say(m->agent.uplink, NODE_TASKS, buf_span(&r->turned_away));
+    buf_clear(&r->turned_away);
 }
 
 /* --- steps ------------------------------------------------------------------------------------ */
@@ -293,6 +319,7 @@ RESULT runner_open(struct manager *m, struct why *why) {
     struct runner *r = calloc(1, sizeof *r);
     if (!r) return fail_with(why, ERR_NOMEM, "no memory");
     r->manager = m;
+    r->turned_away = buf_new(SESSION_BODY_MAX);
     enum err e = OK;
     if (!realpath(m->config.data, real))
         e = fail_with(why, ERR_IO, "%s: %s", m->config.data, strerror(errno));
@@ -317,6 +344,7 @@ void runner_close(struct manager *m) {
     while (r->first)
         job_free(r, r->first);
     values_clear(&r->values);
+    buf_free(&r->turned_away);
     m->runner = NULL;
     free(r);
 }

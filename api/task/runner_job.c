@@ -171,7 +171,10 @@ static RESULT expand_list(struct span list, const struct template_scope *scope, 
 static RESULT value_for(const struct runner *r, const struct run_task *j,
                         const struct assign_file *f, struct held **out, struct why *why) {
     struct held *h = values_find(&r->values, f, j->id);
-    if (!h) return fail_with(why, ERR_NOT_FOUND, "%s: the value has not come", f->name);
+    if (!h)
+        return fail_with(why, ERR_NOT_FOUND, "%s: %s", f->name,
+                         r->values.refused ? "no room for another secret on this node"
+                                           : "the value has not come");
     struct span bytes = h->bytes ? secret_span(h->bytes) : (struct span){0};
     if (!f->templated || template_is_plain(bytes)) {
         *out = held_keep(h);
@@ -441,6 +444,7 @@ void job_step(struct runner *r, struct run_task *j) {
     if (j->gone) lost(r, j);
     if (j->heard) hear(r, j);
     if (j->state == JOB_OVER) return;
+    if (j->staged && !j->assigned) return; /* the last part says that it is wanted */
     if (!is_wanted(r, j))
         stop(r, j);
     else if (j->state == JOB_NEW && j->task)

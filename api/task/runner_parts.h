@@ -29,6 +29,7 @@ struct values {
     struct held *first;
     unsigned n;
     uint64_t bytes; /* of all */
+    bool refused;   /* there was no room for one, since the last COMPLETE */
 };
 
 RESULT held_new(const struct assign_value *v, struct held **out);
@@ -102,6 +103,7 @@ struct runner {
     struct run_task *first;           /* all that is known here */
     unsigned n;                       /* of them; <= RUNNER_JOBS_MAX */
     struct values values;             /* that this node was given */
+    struct buf turned_away;           /* reports of tasks that there was no room for */
     bool complete;                    /* a COMPLETE has come since the agent started */
     bool staging;                     /* parts of an assignment have come, the last one has not */
     struct assign_head head;          /* of it */

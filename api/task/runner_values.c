@@ -96,4 +96,5 @@ struct held *values_find(const struct values *v, const struct assign_file *f, co
 void values_clear(struct values *v) {
     while (v->first)
         take_out(v, &v->first);
+    v->refused = false;
 }

@@ -37,6 +37,7 @@ struct room {
 };
 
 static struct room *room;
+static enum task_state desired; /* of the next task that is added */
 
 static void no_wake(void *ctx) { (void)ctx; }
 
@@ -48,6 +49,7 @@ static uint64_t now_ms(struct clock *c) {
 static int set_up(void **state) {
     room = calloc(1, sizeof *room);
     assert_non_null(room);
+    desired = TASK_RUNNING;
     scratch_new(&room->scratch);
     log_open(&room->log, STDERR_FILENO, LOG_ERROR);
     assert_int_equal(uv_loop_init(&room->loop), 0);
@@ -134,7 +136,7 @@ static void add_task(const char *id, const char *script, uint32_t version, bool 
     const char *const words[] = {"/bin/sh", "-c", script};
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)
         assert_int_equal(buf_block(&command, span_str(words[i])), OK);
-    *t = (struct assign_task){.desired = TASK_RUNNING,
+    *t = (struct assign_task){.desired = desired,
                               .slot = 1,
                               .image = "host",
                               .command = buf_span(&command),
@@ -320,18 +322,41 @@ static void what_is_removed_ends_and_its_value_goes(void **state) {
     assert_int_equal(room->manager->runner->values.n, 0);
 }
 
-static void parts_take_effect_with_the_last_one(void **state) {
-    (void)state;
-    begin(ASSIGN_COMPLETE, 0, false);
+static void say_in_parts(enum assign_type type) {
+    begin(type, room->results, false);
     add_task(TASK, "exec sleep 600", 1, false);
     say(OK);
     for (int i = 0; i < 20; i++)
         turn();
     assert_int_equal(state_of(TASK), TASK_NEW);
-    begin(ASSIGN_COMPLETE, 0, true);
+    begin(type, room->results, true);
     add_value("one", 1);
     done();
     WAIT_UNTIL(state_of(TASK) == TASK_RUNNING);
+}
+
+static void parts_take_effect_with_the_last_one(void **state) {
+    (void)state;
+    say_in_parts(ASSIGN_COMPLETE);
+}
+
+static void parts_of_a_later_assignment_do_so_too(void **state) {
+    (void)state;
+    begin(ASSIGN_COMPLETE, 0, true);
+    done();
+    say_in_parts(ASSIGN_INCREMENTAL);
+}
+
+/* The last part does not come: the node is removed. */
+static void nothing_is_left_of_a_part_when_the_node_is_removed(void **state) {
+    (void)state;
+    begin(ASSIGN_COMPLETE, 0, true);
+    done();
+    begin(ASSIGN_INCREMENTAL, room->results, false);
+    add_task(TASK, "exec sleep 600", 1, false);
+    say(OK);
+    runner_lost(room->manager, true);
+    WAIT_UNTIL(!task(TASK));
 }
 
 static void what_a_cut_off_assignment_had_is_forgotten(void **state) {
@@ -348,6 +373,58 @@ static void what_a_cut_off_assignment_had_is_forgotten(void **state) {
     assert_true(!task(TASK) || !task(TASK)->assigned);
     assert_int_equal(state_of(TASK) < TASK_STARTING || state_of(TASK) == TASK_SHUTDOWN, true);
 }
+
+/* --- no room ---------------------------------------------------------------------------------- */
+
+static void a_value_too_many_leaves_the_rest_of_its_part(void **state) {
+    (void)state;
+    start_one();
+    struct values *values = &room->manager->runner->values;
+    values->bytes += RUNNER_BYTES_MAX;
+    begin(ASSIGN_INCREMENTAL, room->results, true);
+    add_value("two", 2);
+    desired = TASK_SHUTDOWN;
+    add_task(TASK, "exec sleep 600", 1, false);
+    desired = TASK_RUNNING;
+    add_task(OTHER, "exec sleep 600", 2, false);
+    done();
+    WAIT_UNTIL(state_of(TASK) == TASK_SHUTDOWN && state_of(OTHER) == TASK_REJECTED);
+    assert_string_equal(task(OTHER)->report.error, "db: no room for another secret on this node");
+    values->bytes -= RUNNER_BYTES_MAX;
+}
+
+static void a_task_too_many_is_rejected_and_the_others_go_on(void **state) {
+    (void)state;
+    struct runner *r = room->manager->runner;
+    struct task_report report;
+    bool more;
+    start_one();
+    uint32_t pid = task(TASK)->report.pid;
+    unsigned others = RUNNER_JOBS_MAX - r->n;
+    r->n += others;
+    runner_lost(room->manager, false);
+    runner_session(room->manager);
+    begin(ASSIGN_COMPLETE, 0, true);
+    add_task(OTHER, "exec sleep 600", 0, false);
+    add_value("one", 1);
+    add_task(TASK, "exec sleep 600", 1, false);
+    done();
+    for (int i = 0; i < 20; i++)
+        turn();
+    assert_int_equal(state_of(TASK), TASK_RUNNING);
+    assert_int_equal(task(TASK)->report.pid, pid);
+    assert_null(task(OTHER));
+    struct cursor said = cursor_of(buf_span(&r->turned_away)); /* once there is a session */
+    assert_int_equal(report_next(&said, &report, &more), OK);
+    assert_true(more);
+    assert_string_equal(report.id, OTHER);
+    assert_int_equal(report.state, TASK_REJECTED);
+    assert_string_equal(report.error, "no room for another task on this node");
+    assert_int_equal(cursor_end(&said), OK);
+    r->n -= others;
+}
+
+/* --- sessions --------------------------------------------------------------------------------- */
 
 static void an_increment_that_does_not_fit_changes_nothing(void **state) {
     (void)state;
@@ -545,7 +622,11 @@ int main(int argc, char **argv) {
         CASE(how_a_task_ends_is_reported_until_it_is_removed),
         CASE(what_is_removed_ends_and_its_value_goes),
         CASE(parts_take_effect_with_the_last_one),
+        CASE(parts_of_a_later_assignment_do_so_too),
+        CASE(nothing_is_left_of_a_part_when_the_node_is_removed),
         CASE(what_a_cut_off_assignment_had_is_forgotten),
+        CASE(a_value_too_many_leaves_the_rest_of_its_part),
+        CASE(a_task_too_many_is_rejected_and_the_others_go_on),
         CASE(an_increment_that_does_not_fit_changes_nothing),
         CASE(nonsense_ends_the_session),
         CASE(a_task_keeps_its_grace_when_its_service_is_gone),
