@@ -1,8 +1,9 @@
 /* libconclave: an encrypted, durable key-value store in your process.
  *
  * Open a directory, put, get, iterate, close. Everything on disk is sealed; a write that returned
- * CCL_OK is durable; a read sees every write that has returned. The directory belongs to one handle
- * at a time.
+ * CCL_OK is durable; a read sees every write that has returned. What was overwritten or deleted is
+ * forgotten once it takes more memory than what is there. The directory belongs to one handle at a
+ * time.
  *
  * The rules that hold for every function:
  *

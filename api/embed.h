@@ -36,6 +36,7 @@ struct guarded {
 };
 RESULT guarded_start(struct guarded *g, struct machine *inner);
 void guarded_end(struct guarded *g);
+bool guarded_work(struct guarded *g, struct store *s); /* a store_work; loop only */
 void guarded_release(struct guarded *g); /* after a failure in the middle of an entry; loop only */
 
 enum embed_kind { EMBED_WRITE, EMBED_STATUS, EMBED_CLOSE };

@@ -4,7 +4,11 @@
  *     starting --replica open, all applied--> serving --EMBED_CLOSE--> closing --> ended
  *         `--error--> closing                    `--failure: every op gets it, until EMBED_CLOSE
  *
- * Ops end only through finish(), and their callers are woken in one go before the loop sleeps. */
+ * Ops end only through finish(), and their callers are woken in one go before the loop sleeps.
+ *
+ * No call reads what was overwritten or deleted, so old versions are forgotten: once they take more
+ * than the live ones do and EMBED_HISTORY_MAX, a compaction is proposed, and its versions go in
+ * steps between which callers and readers have their turn. Iterators keep what they show. */
 #include "api/embed.h"
 
 #include <signal.h>
@@ -13,6 +17,7 @@
 #include "raft/loop.h"
 
 #define START_READ_MS 200 /* the first read is tried this often; on a full disk it never succeeds */
+#define KEY_COST      128 /* memory of a live key beside its own bytes and its value's, at most */
 
 /* What belongs to the loop's thread alone. */
 struct embed {
@@ -31,6 +36,9 @@ struct embed {
     bool opened;                           /* db->opening has its outcome */
     bool give_up;                          /* it is an error: close, from outside the replica */
     bool closing;                          /* start_close was called */
+    struct proposal forget;                /* a compaction */
+    struct buf forget_command;             /* its bytes */
+    bool forgetting;                       /* it is under way */
     struct embed_op *finished, **finished_tail; /* to be woken */
 };
 
@@ -164,6 +172,40 @@ static void read_first(struct embed *e) {
     if (error != OK) first_read_done(&e->first_read, error);
 }
 
+/* --- forgetting --- */
+
+static void forgotten(struct proposal *p, enum err error, uint64_t index, struct span result) {
+    struct embed *e = p->ctx;
+    (void)error; /* the next write tries again */
+    (void)index;
+    (void)result;
+    e->forgetting = false;
+}
+
+/* The loop alone changes the store: it may look without the lock. */
+static bool much_to_forget(const struct store *s) {
+    uint64_t live = store_bytes(s) + store_keys(s) * KEY_COST;
+    return store_size(s) > 2 * live + EMBED_HISTORY_MAX && !store_compacting(s) &&
+           store_revision(s) > store_compacted(s);
+}
+
+static void forget_old(struct embed *e) {
+    const struct store *s = e->db->store;
+    if (e->replica == NULL || e->forgetting || !much_to_forget(s)) return;
+    struct command c = {.op = OP_COMPACT, .compact_revision = store_revision(s)};
+    buf_clear(&e->forget_command);
+    if (command_encode(&c, &e->forget_command) != OK) return;
+    e->forget =
+        (struct proposal){.command = buf_span(&e->forget_command), .done = forgotten, .ctx = e};
+    e->forgetting = replica_propose(e->replica, &e->forget) == OK;
+}
+
+/* While a snapshot is written there is nothing to be done: its end is another turn of the loop. */
+static void work(struct embed *e) {
+    if (e->replica == NULL || !store_compacting(e->db->store)) return;
+    if (guarded_work(&e->db->guarded, e->db->store)) wake(e);
+}
+
 /* --- the inbox --- */
 
 static void written(struct proposal *p, enum err error, uint64_t index, struct span result) {
@@ -174,6 +216,7 @@ static void written(struct proposal *p, enum err error, uint64_t index, struct s
     if (error == OK && result.size != sizeof op->result) error = ERR_INTERNAL;
     if (error == OK) memcpy(op->result, result.at, sizeof op->result);
     finish(e, op, error);
+    if (error == OK) forget_old(e);
 }
 
 static void start_write(struct embed *e, struct embed_op *op) {
@@ -288,6 +331,7 @@ static void start_close(struct embed *e) {
 static void on_prepare(uv_prepare_t *handle) {
     struct embed *e = handle->data;
     wake_callers(e);
+    work(e);
     if (e->give_up) start_close(e);
 }
 
@@ -361,7 +405,8 @@ static void serve(struct embed *e) {
 static void *thread_main(void *arg) {
     struct ccl_db *db = arg;
     struct why why = {0};
-    struct embed e = {.db = db, .finished_tail = &e.finished};
+    struct embed e = {
+        .db = db, .finished_tail = &e.finished, .forget_command = buf_new(COMMAND_MAX)};
     (void)pthread_setname_np(pthread_self(), "ccl-loop");
     clock_real(&e.clock);
     e.opening_until_ms = e.clock.now_ms(&e.clock) + db->open_timeout_ms;
@@ -372,6 +417,7 @@ static void *thread_main(void *arg) {
         opened(&e, error, why.text);
         wake_callers(&e);
     }
+    buf_free(&e.forget_command);
     return NULL;
 }
 

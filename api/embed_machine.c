@@ -114,6 +114,13 @@ static void hash(struct machine *m, uint8_t out[STATE_HASH_SIZE]) {
     g->inner->hash(g->inner, out);
 }
 
+bool guarded_work(struct guarded *g, struct store *s) {
+    take(g);
+    bool more = store_work(s);
+    guarded_release(g);
+    return more;
+}
+
 RESULT guarded_start(struct guarded *g, struct machine *inner) {
     pthread_rwlockattr_t attr;
     *g = (struct guarded){.inner = inner};

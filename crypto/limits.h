@@ -36,6 +36,9 @@
 #define ROW_TASKS_MAX    1048576
 #define ROWS_BYTES_MAX   (512 * MIB) /* names and bodies of all rows */
 
+/* embedded */
+#define EMBED_HISTORY_MAX (16 * MIB) /* old versions in a store, beside as much as its live ones */
+
 /* watch */
 #define WATCHERS_MAX       1048576     /* of one member */
 #define WATCHERS_BYTES_MAX (256 * MIB) /* of their keys */

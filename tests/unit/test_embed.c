@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "api/conclave.h"
+#include "api/embed.h"
 #include "tests/lib/fault.h"
 
 struct place {
@@ -416,6 +416,56 @@ static void a_missing_log_is_an_error_not_an_empty_store(void **state) {
     assert_int_equal(open_code(p, &o), CCL_CORRUPT);
 }
 
+/* --- forgetting --- */
+
+#define OVERWRITES 300000
+#define AT_ONCE    1000
+
+static uint64_t size_of(struct ccl_db *db) {
+    (void)pthread_rwlock_rdlock(&db->guarded.lock);
+    uint64_t size = store_size(db->store);
+    (void)pthread_rwlock_unlock(&db->guarded.lock);
+    return size;
+}
+
+static uint64_t overwrite(struct ccl_db *db, unsigned n) {
+    uint8_t value[200] = {0};
+    uint64_t most = 0;
+    for (unsigned done = 0; done < n; done += AT_ONCE) {
+        struct ccl_txn *t = ccl_txn_new(db);
+        for (unsigned i = 0; i < AT_ONCE; i++)
+            ccl_txn_put(t, "k", 1, value, sizeof value, NULL);
+        assert_int_equal(ccl_txn_commit(t, NULL, NULL, NULL), CCL_OK);
+        ccl_txn_free(t);
+        if (size_of(db) > most) most = size_of(db);
+    }
+    return most;
+}
+
+static void what_was_overwritten_is_forgotten(void **state) {
+    struct ccl_db *db = open_plain(*state);
+    struct ccl_iter *iter;
+    struct ccl_kv kv = CCL_KV_INIT;
+    put(db, "j", "the past");
+    put(db, "k", "the past");
+    assert_int_equal(ccl_iter_open(db, NULL, 0, NULL, 0, &iter, NULL), CCL_OK);
+    put(db, "j", "now");
+    assert_true(overwrite(db, OVERWRITES) < 4 * EMBED_HISTORY_MAX);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(ccl_iter_next(iter, &kv), 1);
+        assert_int_equal(kv.value_size, 8);
+        assert_memory_equal(kv.value, "the past", 8);
+    }
+    assert_int_equal(ccl_iter_next(iter, &kv), 0);
+    ccl_iter_free(iter);
+    ccl_close(db);
+    db = open_plain(*state);
+    assert_true(size_of(db) < 4 * EMBED_HISTORY_MAX);
+    check_value(db, "j", "now");
+    assert_int_equal(count_keys(db, ""), 2);
+    ccl_close(db);
+}
+
 /* --- many threads --- */
 
 #define WRITERS 8
@@ -614,6 +664,7 @@ int main(void) {
         CASE(a_directory_has_one_handle_at_a_time),
         CASE(nothing_readable_lies_in_the_directory),
         CASE(a_missing_log_is_an_error_not_an_empty_store),
+        CASE(what_was_overwritten_is_forgotten),
         CASE(many_threads_put_get_and_iterate_at_once),
         CASE(every_failing_allocation_of_a_reader_is_reported),
         CASE(a_forked_child_is_told_and_the_parent_goes_on),
