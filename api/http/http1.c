@@ -4,10 +4,13 @@
  *     `---> waiting, while the body still comes (a route with `streams`)
  *
  * While a handler has the whole of a request the connection is paused, so that its bytes don't
- * move. A route that takes its body as it comes gets a copy of the head instead, and the connection
- * is read on, also behind the body: so it is seen when the client leaves. Answers collect in the
- * connection and leave at the turn's end. A request that is answered before its body has come ends
- * the connection, for nobody knows where the next one would begin. */
+ * move. One that takes longer than times.wait is set aside and the connection read on, so that it
+ * is seen when the client leaves, and the handler is told. So a client that ends its half of the
+ * connection behind its request (`nc -N`) gets an answer that comes within this time; later it
+ * counts as having left, as with nginx and Go's net/http. A route that takes its body as it comes
+ * gets a copy of the head instead, and the connection is read on, also behind the body. Answers
+ * collect in the connection and leave at the turn's end. A request that is answered before its body
+ * has come ends the connection, for nobody knows where the next one would begin. */
 #include <stdlib.h>
 
 #include <sodium.h>
@@ -23,16 +26,16 @@ struct http1 {
     struct http_chunks chunks; /* a chunked body under way */
     struct buf body;           /* its data */
     struct buf head;           /* of a request whose body is given as it comes */
-    struct buf kept;           /* conn->in, once the client has left: the request lies in it */
-    uint64_t body_left;        /* of a body with a length, given as it comes */
-    size_t giving;             /* bytes of conn->in that the handler looks at right now */
-    unsigned serial;           /* of the request: a handler may have finished it */
-    bool feeding;              /* the body is given as it comes, and there is more of it */
-    bool held;                 /* the handler wants it to wait */
-    bool streaming;            /* the answer has begun */
-    bool waits;                /* its source does, for room */
-    bool in_data;              /* on_data is on the stack */
-    bool timed;                /* the request's deadline runs */
+    struct buf kept;    /* what was conn->in: the request lies in it, that waits or is left */
+    uint64_t body_left; /* of a body with a length, given as it comes */
+    size_t giving;      /* bytes of conn->in that the handler looks at right now */
+    unsigned serial;    /* of the request: a handler may have finished it */
+    bool feeding;       /* the body is given as it comes, and there is more of it */
+    bool held;          /* the handler wants it to wait */
+    bool streaming;     /* the answer has begun */
+    bool waits;         /* its source does, for room */
+    bool in_data;       /* on_data is on the stack */
+    bool timed;         /* the request's deadline runs */
 };
 
 static struct http1 *http1_of(struct exchange *x) { return (struct http1 *)(void *)x; }
@@ -48,19 +51,26 @@ static void free_all(struct http1 *h) {
 
 static void on_data(struct session *s);
 
+/* What of conn->in is the request's. */
+static size_t request_size(const struct http1 *h) {
+    const struct http_head *head = &h->request.exchange.head;
+    if (h->kept.size > 0) return 0;
+    return h->head_size + h->giving +
+           (head->chunked || h->head.size > 0 ? 0 : (size_t)head->length);
+}
+
 /* Bytes of the request are dropped; the next one may already be there. */
 static void next_request(struct http1 *h) {
     struct session *s = h->request.session;
     struct conn *c = s->conn;
-    const struct http_head *head = &h->request.exchange.head;
-    size_t body_size = head->chunked || h->head.size > 0 ? 0 : (size_t)head->length;
-    conn_consume(c, h->head_size + body_size + h->giving);
+    conn_consume(c, request_size(h));
     h->state = HTTP1_HEAD;
     h->head_size = h->giving = 0;
     h->timed = h->streaming = h->waits = h->held = h->feeding = false;
     h->serial++;
     buf_wipe(&h->body);
     buf_wipe(&h->head);
+    buf_wipe(&h->kept);
     h->chunks = (struct http_chunks){0};
     request_reset(&h->request);
     conn_timeout(c, s->server->config.times.idle);
@@ -188,8 +198,23 @@ static void refuse(struct http1 *h, enum err e, const char *text) {
 static void dispatch(struct http1 *h) {
     h->state = HTTP1_WAITING;
     conn_pause(h->request.session->conn);
-    conn_timeout(h->request.session->conn, 0);
+    conn_timeout(h->request.session->conn, h->request.session->server->config.times.wait);
     request_dispatch(&h->request);
+}
+
+/* It is not answered yet: its bytes stay where they are, and the connection gets another buffer for
+ * what comes behind. Who takes an answer is there. */
+static void set_aside(struct http1 *h) {
+    struct conn *c = h->request.session->conn;
+    struct buf behind = buf_new_wiped(CONN_IN_MAX);
+    size_t size = request_size(h);
+    if (conn_queued(c) > 0 || buf_add(&behind, c->in.at + size, c->in.size - size) != OK) {
+        conn_timeout(c, h->request.session->server->config.times.wait);
+        return;
+    }
+    h->kept = c->in;
+    c->in = behind;
+    conn_resume(c);
 }
 
 /* The head is copied aside, so that the body can come and go in `in`. */
@@ -340,7 +365,8 @@ static void on_data(struct session *s) {
     while (has_work(h) && step(h)) {
     }
     h->in_data = false;
-    if (h->held && !s->conn->closing) conn_pause(s->conn);
+    bool enough = h->kept.size > 0 && s->conn->in.size > HTTP_HEAD_MAX;
+    if ((h->held || enough) && !s->conn->closing) conn_pause(s->conn);
 }
 
 /* --- the connection ------------------------------------------------------------------------- */
@@ -365,15 +391,23 @@ static void on_drained(struct session *s) {
     }
 }
 
-static void on_expired(struct session *s) { conn_close(s->conn, "timed out"); }
+static void on_expired(struct session *s) {
+    struct http1 *h = s->state;
+    if (h->state == HTTP1_WAITING)
+        set_aside(h);
+    else
+        conn_close(s->conn, "timed out");
+}
 
 static void on_fill(struct session *s) { (void)s; }
 
 static void on_left(struct session *s, struct buf *in) {
     struct http1 *h = s->state;
     struct exchange *x = &h->request.exchange;
-    h->kept = *in;
-    *in = buf_new(0);
+    if (h->kept.size == 0) {
+        h->kept = *in;
+        *in = buf_new(0);
+    }
     x->gone = true;
     x->data = NULL;
     if (h->state != HTTP1_WAITING)

@@ -200,6 +200,7 @@ static void on_connection(uv_stream_t *listener, int status) {
 static void default_times(struct server_times *t) {
     if (!t->request) t->request = REQUEST_TIMEOUT_MS;
     if (!t->idle) t->idle = IDLE_TIMEOUT_MS;
+    if (!t->wait) t->wait = WAIT_NOTICED_MS;
     if (!t->ping) t->ping = PING_AFTER_MS;
     if (!t->pong) t->pong = PONG_TIMEOUT_MS;
     if (!t->stall) t->stall = STALL_TIMEOUT_MS;

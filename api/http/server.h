@@ -26,6 +26,7 @@
 #define ROLE_ADMIN         "conclave-admin" /* OU of whoever may do what the socket may */
 #define REQUEST_TIMEOUT_MS 15000            /* from the first byte of a request to its last */
 #define IDLE_TIMEOUT_MS    120000           /* without any request */
+#define WAIT_NOTICED_MS    1000             /* a request waits; its client's leaving is seen then */
 #define PING_AFTER_MS      30000            /* silence while requests are open; then a PING */
 #define PONG_TIMEOUT_MS    20000            /* silence after that */
 #define STALL_TIMEOUT_MS   60000            /* answers wait, and the client takes none of them */
@@ -85,6 +86,7 @@ struct exchange {
 struct server_times { /* milliseconds; 0: what the names above say */
     uint64_t request; /* REQUEST_TIMEOUT_MS */
     uint64_t idle;    /* IDLE_TIMEOUT_MS */
+    uint64_t wait;    /* WAIT_NOTICED_MS */
     uint64_t ping;    /* PING_AFTER_MS */
     uint64_t pong;    /* PONG_TIMEOUT_MS */
     uint64_t stall;   /* STALL_TIMEOUT_MS */

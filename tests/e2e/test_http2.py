@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""HTTP/2 of a real manager: curl in the clear, on the socket and over TLS; h2load; and clients that
-attack it with frames made by hand, while another one must go on getting its answers and the server
-must not grow."""
+"""HTTP/2 of a real manager: curl in the clear, on the socket and over TLS, and clients of HTTP/1.1
+that leave; h2load; and clients that attack it with frames made by hand, while another one must go
+on getting its answers and the server must not grow."""
 import contextlib
 import json
 import os
@@ -53,6 +53,36 @@ def show_curl(test, node):
         body = curl("--http2-prior-knowledge", "--unix-socket", sock,
                     "http://x/conclave/v1/backup")
         expect(len(body) > 100, f"{len(body)} bytes")
+
+
+def connections(url):
+    """Of clients, this one's among them."""
+    lines = re.findall(r"^conclave_client_connections\{.*\} (\d+)$",
+                       curl("--http1.1", url + "/metrics").decode(), re.M)
+    return sum(map(int, lines))
+
+
+def show_leaving(test, node):
+    url = f"http://{node.endpoint}"
+    queue = json.dumps({"key": b64(b"queue/"), "range_end": b64(b"queue0"), "count_only": True})
+
+    def ask_and_leave(path, body):
+        """A client of HTTP/1.1 that has no patience."""
+        subprocess.run(["curl", "-sS", "-m", "1", "--http1.1", "-d", json.dumps(body), url + path],
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+    def queued():
+        return int(json.loads(curl("-d", queue, url + "/v3/kv/range")).get("count", 0))
+
+    with test.show("clients of HTTP/1.1 that leave while they wait leave nothing behind"):
+        before = connections(url)
+        curl("-d", json.dumps({"name": b64(b"queue")}), url + "/v3/lock/lock")
+        expect(queued() == 1, "the lock is not held")
+        for _ in range(3):
+            ask_and_leave("/v3/election/observe", {"name": b64(b"nobody's")})
+        ask_and_leave("/v3/lock/lock", {"name": b64(b"queue")})
+        wait_until(lambda: connections(url) <= before, "the connections to be closed")
+        wait_until(lambda: queued() == 1, "the queue to be left")
 
 
 def show_tls(test):
@@ -241,6 +271,7 @@ def run(test):
     node = Cluster(test, "a")[0]
     if shutil.which("curl"):
         show_curl(test, node)
+        show_leaving(test, node)
         show_tls(test)
     else:
         test.skip("curl", "curl is not installed")

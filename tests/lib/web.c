@@ -39,8 +39,14 @@ static void handle_echo(struct exchange *x) {
     exchange_answer(x, 200, "application/octet-stream", x->body);
 }
 
+static void on_late_gone(struct exchange *x) {
+    struct web *w = x->ctx;
+    w->late_gone += x->gone;
+}
+
 static void handle_late(struct exchange *x) {
     struct web *w = x->ctx;
+    x->drained = on_late_gone;
     w->handled++;
     assert(w->n_late < WEB_LATE);
     w->late[w->n_late++] = x;

@@ -41,6 +41,7 @@ struct web {
     size_t flowed;                       /* bytes written by it */
     unsigned busy;                       /* times that a write said ERR_BUSY */
     unsigned gone;                       /* streamed exchanges whose client left */
+    unsigned late_gone;                  /* the same of /late */
     unsigned handled;                    /* requests that reached a handler */
     bool removed;                        /* no node is a member */
     uint8_t member_key[KEY_DIGEST_SIZE]; /* that the server asked about last */

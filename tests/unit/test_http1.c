@@ -204,6 +204,73 @@ static void who_is_slow_or_idle_is_cut(void **state) {
     end();
 }
 
+static const struct server_times impatient = {.wait = 50};
+
+static void who_leaves_while_a_request_waits_is_noticed(void **state) {
+    (void)state;
+    begin(&impatient);
+    say("POST /late" HOST "Content-Length: 4\r\n\r\nbody");
+    WEB_UNTIL(&web, web.n_late == 1);
+    (void)close(fd);
+    WEB_UNTIL(&web, web.late_gone == 1);
+    web_answer_late(&web);
+    struct server_figures figures;
+    WEB_UNTIL(&web, server_figures(web.server, web_io_loops > 0 ? 1 : 0, &figures) &&
+                        figures.connections == 0);
+    call();
+    end();
+}
+
+static void a_request_that_waits_is_whole_although_more_comes(void **state) {
+    (void)state;
+    static const char *const bodies[] = {
+        "Content-Length: 5\r\n\r\nfirst",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nfir\r\n2\r\nst\r\n0\r\n\r\n"};
+    static char piece[64 * KIB];
+    memset(piece, 'x', sizeof piece);
+    begin(&impatient);
+    for (size_t i = 0; i < ARRAY_SIZE(bodies); i++) {
+        size = 0;
+        say("POST /late" HOST);
+        say(bodies[i]);
+        say("GET /small" HOST "\r\nPOST /feed" HOST "Content-Length: 16777216\r\n\r\n");
+        WEB_UNTIL(&web, web.n_late == 1);
+        size_t sent = 0;
+        uint64_t until = uv_hrtime() + 300000000ULL; /* some times the wait */
+        while (uv_hrtime() < until) {
+            ssize_t n = send(fd, piece, sizeof piece, MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (n > 0) sent += (size_t)n;
+            web_turn(&web);
+        }
+        assert_true(sent < 4 * MIB); /* what nobody takes is not taken */
+        web_answer_late(&web);
+        while (sent < 16 * MIB) {
+            size_t left = 16 * MIB - sent, n = left < sizeof piece ? left : sizeof piece;
+            ssize_t done = send(fd, piece, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (done > 0) sent += (size_t)done;
+            web_turn(&web);
+        }
+        WEB_UNTIL(&web, HEARD("first") && HEARD("small") && heard_last("16777216"));
+        web.fed = 0;
+    }
+    end();
+}
+
+static void who_says_no_more_gets_an_answer_that_comes_soon(void **state) {
+    (void)state;
+    begin(NULL);
+    say("POST /late" HOST "Content-Length: 5\r\n\r\nfirst");
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    WEB_UNTIL(&web, web.n_late == 1);
+    for (int i = 0; i < 5; i++)
+        web_turn(&web);
+    web_answer_late(&web);
+    WEB_UNTIL(&web, (hear(), hung_up));
+    assert_true(HEARD("first"));
+    assert_int_equal(web.late_gone, 0);
+    end();
+}
+
 static void what_was_said_is_heard_although_more_was_asked(void **state) {
     (void)state;
     begin(NULL);
@@ -264,6 +331,9 @@ int main(void) {
         cmocka_unit_test(a_streamed_answer_waits_for_who_reads_it),
         cmocka_unit_test(who_reads_nothing_is_cut),
         cmocka_unit_test(who_is_slow_or_idle_is_cut),
+        cmocka_unit_test(who_leaves_while_a_request_waits_is_noticed),
+        cmocka_unit_test(a_request_that_waits_is_whole_although_more_comes),
+        cmocka_unit_test(who_says_no_more_gets_an_answer_that_comes_soon),
         cmocka_unit_test(what_was_said_is_heard_although_more_was_asked),
         cmocka_unit_test(no_lack_of_memory_hurts_more_than_its_connection),
     };
