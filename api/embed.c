@@ -317,14 +317,22 @@ int ccl_open(const char *path, const struct ccl_open_options *options, struct cc
 
 /* --- closing --- */
 
-void embed_unref(struct ccl_db *db) {
+/* In a forked child the handle's threads are not there, its locks may be held for ever, its secrets
+ * are wiped, and the store may be half way through a change: it stays as it is. */
+static bool last_ref(struct ccl_db *db) {
+    if (embed_forked(db)) return --db->refs == 0;
     (void)pthread_mutex_lock(&db->mutex);
     unsigned left = --db->refs;
     (void)pthread_mutex_unlock(&db->mutex);
-    if (left > 0) return;
+    if (left > 0) return false;
     store_free(db->store);
     if (db->guarded.inner != NULL) guarded_end(&db->guarded);
     (void)pthread_mutex_destroy(&db->mutex);
+    return true;
+}
+
+void embed_unref(struct ccl_db *db) {
+    if (!last_ref(db)) return;
     unwatch_forks(db);
     free(db);
 }
@@ -332,11 +340,10 @@ void embed_unref(struct ccl_db *db) {
 void ccl_close(struct ccl_db *db) {
     if (db == NULL) return;
     if (embed_forked(db)) {
-        /* Its threads are not here, its locks may be held for ever, its secrets are wiped. The
-         * descriptors of the directory and its lock are ours to close: the parent keeps its own. */
+        /* The descriptors of the directory and its lock are ours to close: the parent keeps its
+         * own. */
         disk_real_close(db->disk);
-        unwatch_forks(db);
-        free(db);
+        embed_unref(db);
         return;
     }
     embed_stop(db);

@@ -144,6 +144,9 @@ uint64_t ccl_iter_revision(const struct ccl_iter *iter) { return store_view_revi
 void ccl_iter_free(struct ccl_iter *iter) {
     if (iter == NULL) return;
     store_cursor_free(iter->cursor);
-    if (!embed_forked(iter->db)) give_view_back(iter); /* else its locks may be held for ever */
+    if (embed_forked(iter->db))
+        embed_unref(iter->db);
+    else
+        give_view_back(iter);
     free(iter);
 }
