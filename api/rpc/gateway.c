@@ -218,6 +218,8 @@ static bool on_data(struct exchange *x, struct span bytes, bool last) {
 static void carry_room(struct rpc_call *c) {
     struct buf held = c->in;
     c->in = buf_new(HTTP_BODY_MAX);
+    c->depth = 0; /* it is looked at from its beginning */
+    c->in_text = c->escaped = false;
     bool lives = process(c, buf_span(&held));
     buf_wipe(&held);
     if (!lives || !c->x || c->blocked) return;

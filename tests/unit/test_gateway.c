@@ -9,6 +9,7 @@
 
 #include <sodium.h>
 
+#include "api/etcd/rpc.pb-c.h"
 #include "tests/lib/etcd_methods.h"
 #include "tests/lib/rpc/rpc_world.h"
 
@@ -99,6 +100,27 @@ static void json_objects_of_a_stream_may_be_cut_anywhere(void **state) {
     }
 }
 
+/* Answers of their own block the stream while half an object has come. */
+static void a_stream_that_was_blocked_goes_on_within_an_object(void **state) {
+    struct world *w = *state;
+    static const char body[] = "{}{\"key\":\"YQ==\",\"x\":[\"}\\\"{\"]}";
+    Etcdserverpb__RangeResponse event = ETCDSERVERPB__RANGE_RESPONSE__INIT;
+    for (size_t cut = 2; cut < sizeof body; cut++) {
+        struct exbox b;
+        call_json(w, &b, "/v3/t/talk", "");
+        assert_true(exbox_data(&b, span_of(body, cut), false));
+        b.full = true;
+        assert_int_equal(rpc_send(seen.r, &event.base), ERR_BUSY);
+        exbox_drain(&b);
+        assert_int_equal(seen.drained, 1);
+        assert_true(exbox_data(&b, span_of(body + cut, sizeof body - 1 - cut), true));
+        assert_int_equal(seen.messages, 2);
+        assert_memory_equal(seen.keys.at, "a", 1);
+        assert_true(b.done && b.whole && b.status == 200);
+        exbox_free(&b);
+    }
+}
+
 static void a_stream_of_json_that_is_wrong_ends(void **state) {
     struct world *w = *state;
     static const char *const wrong[] = {"]", "5", "{\"key\":}", "{\"key\":5}", "x{}", "\"{}\""};
@@ -153,6 +175,7 @@ int main(void) {
         TEST(json_calls_the_same_methods),
         TEST(etcds_older_lease_paths_lead_to_the_same),
         TEST(json_objects_of_a_stream_may_be_cut_anywhere),
+        TEST(a_stream_that_was_blocked_goes_on_within_an_object),
         TEST(a_stream_of_json_that_is_wrong_ends),
         TEST(a_stream_of_answers_goes_on_until_its_client_leaves),
         TEST(a_large_answer_in_json_goes_the_same_way),
