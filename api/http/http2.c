@@ -7,8 +7,8 @@
  * PING and SETTINGS, and CONTROL_FRAMES_MAX frames a second that move nothing all end the
  * connection. Past LIVE_MAX requests at work (those that the client has dropped, but not their
  * handlers) further ones are refused. A client that takes no answers is not read from, and cut
- * after times.stall; one with open streams that is silent is asked by PING; one without is sent
- * away after times.idle. */
+ * after times.stall; so is a single stream of which it takes none. One with open streams that is
+ * silent is asked by PING; one without is sent away after times.idle. */
 #include <stdlib.h>
 
 #include "api/http/http2_internal.h"
@@ -270,10 +270,13 @@ static void on_drained(struct session *s) {
 
 static void cut_slow_streams(struct http2 *h, uint64_t now) {
     uint64_t limit = h->session->server->config.times.request;
+    uint64_t stall = h->session->server->config.times.stall;
     for (struct stream *st = h->first, *next; st; st = next) {
         next = st->next;
         bool late = now - st->started_ms >= limit;
-        if (late && !st->ended && !st->finished && !st->closed && (!st->headed || !st->feeds))
+        if (now - st->moved_ms >= stall && stream_stalls(st))
+            stream_reset(st, NGHTTP2_ENHANCE_YOUR_CALM);
+        else if (late && !st->ended && !st->finished && !st->closed && (!st->headed || !st->feeds))
             stream_too_slow(st);
     }
 }
@@ -302,10 +305,12 @@ static void on_expired(struct session *s) {
     struct http2 *h = s->state;
     const struct server_times *t = &s->server->config.times;
     uint64_t now = now_of(h);
-    cut_slow_streams(h, now);
-    if (h->answers > 0 && now - h->moved_ms >= t->stall)
+    if (h->answers > 0 && now - h->moved_ms >= t->stall) {
         conn_close(s->conn, "it takes nothing of its answers");
-    else if (h->first)
+        return;
+    }
+    cut_slow_streams(h, now);
+    if (h->first)
         ask(h, now);
     else if (h->stopping && now - h->used_ms >= t->idle + t->request)
         conn_close(s->conn, "timed out");

@@ -66,7 +66,8 @@ struct stream {
     struct http2 *h;             /* its session */
     struct stream *next, **link; /* in the session's list */
     int32_t id;
-    uint64_t started_ms;                                      /* its first frame */
+    uint64_t started_ms; /* its first frame */
+    uint64_t moved_ms;   /* when a byte of its answer last left, or the first began to wait */
     nghttp2_rcbuf *kept[2 * (HTTP_HEADERS_MAX + PSEUDO_MAX)]; /* what the head's spans lie in */
     unsigned n_kept;
     size_t head_size;    /* of names and values */
@@ -122,6 +123,7 @@ void stream_trailers(struct exchange *x, const struct http_header *trailers, uns
 
 void stream_wake(struct stream *st); /* there is room again for its answer */
 bool stream_has_room(const struct stream *st);
+bool stream_stalls(const struct stream *st); /* an answer waits for the client to give window */
 
 /* --- http2_memory.c --- */
 

@@ -410,6 +410,11 @@ bool stream_has_room(const struct stream *st) {
     return queued(st) <= ANSWER_QUEUE_MAX && st->h->answers <= CONN_OUT_MAX;
 }
 
+bool stream_stalls(const struct stream *st) {
+    return !st->closed && queued(st) > 0 &&
+           nghttp2_session_get_stream_remote_window_size(st->h->frames, st->id) <= 0;
+}
+
 void stream_wake(struct stream *st) {
     struct exchange *x = &st->request.exchange;
     no_longer_waits(st);
@@ -455,6 +460,7 @@ static RESULT add_answer(struct stream *st, struct span data) {
     }
     if (buf_add_span(out, data) != OK) return give_up(st, NGHTTP2_INTERNAL_ERROR);
     if (h->answers == 0) h->moved_ms = uv_now(h->session->lane->loop);
+    if (queued(st) == data.size) st->moved_ms = uv_now(h->session->lane->loop);
     h->answers += data.size;
     return OK;
 }
@@ -624,7 +630,7 @@ int stream_send(nghttp2_session *frames, nghttp2_frame *frame, const uint8_t *he
     st->out_at += size;
     h->answers -= size;
     h->control = 0;
-    h->moved_ms = uv_now(h->session->lane->loop);
+    h->moved_ms = st->moved_ms = uv_now(h->session->lane->loop);
     if (st->out_at == st->out.size) {
         st->out_at = 0;
         buf_recycle(&st->out, CONN_ANSWERS_MAX);

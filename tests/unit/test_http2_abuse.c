@@ -346,6 +346,27 @@ static void a_client_that_gives_no_window_is_cut(void **state) {
     end();
 }
 
+static void a_stream_that_is_given_no_window_is_cut_although_others_move(void **state) {
+    (void)state;
+    struct server_times times = quick;
+    times.stall = 400;
+    begin(&times);
+    client.stingy = true;
+    web.flow = 64 * MIB;
+    h2_window(&client, 0, 1 << 30);
+    h2_request(&client, 1, "GET", "/flow", NULL, true);
+    uint64_t until = uv_hrtime() + 20000000000ULL;
+    for (int32_t id = 3; !h2_stream(&client, 1)->reset && uv_hrtime() < until; id += 2) {
+        h2_request(&client, id, "GET", "/small", NULL, true);
+        WEB_UNTIL(&web, h2_stream(&client, id)->ended);
+        web_turn(&web);
+    }
+    assert_int_equal(h2_stream(&client, 1)->code, NGHTTP2_ENHANCE_YOUR_CALM);
+    WEB_UNTIL(&web, web.gone == 1);
+    assert_false(client.closed || client.goaway);
+    end();
+}
+
 static void large_answers_that_nobody_takes_are_cut_and_small_ones_not(void **state) {
     (void)state;
     begin(NULL);
@@ -453,6 +474,7 @@ int main(void) {
         cmocka_unit_test(pings_beside_work_are_no_flood),
         cmocka_unit_test(what_waits_for_a_client_is_bounded_by_stream_and_connection),
         cmocka_unit_test(a_client_that_gives_no_window_is_cut),
+        cmocka_unit_test(a_stream_that_is_given_no_window_is_cut_although_others_move),
         cmocka_unit_test(large_answers_that_nobody_takes_are_cut_and_small_ones_not),
         cmocka_unit_test(answers_to_pings_that_nobody_reads_are_bounded),
         cmocka_unit_test(a_request_that_comes_too_slowly_is_answered_and_streams_are_not),
