@@ -23,6 +23,9 @@
 #define REQUEST_MAX   (VALUE_MAX + KEY_MAX + 1 * KIB) /* one request of a client as a command */
 #define TXN_OPS_MAX   128           /* compares, operations of one branch; nested ones count */
 #define TXN_DEPTH_MAX 16            /* transactions within transactions */
+#define TXN_TREE_MAX  4096          /* compares and operations of all branches, nested ones too */
+#define TXN_SCANS_MAX 384           /* of them over more than one key */
+#define TXN_LOOK_MAX  1048576       /* keys that the compares and ranges carried out look at */
 #define TTL_MAX_S     9000000000ULL /* a lease's time to live */
 #define LEASES_MAX    4194304       /* leases at once */
 #define QUOTA_DEFAULT (2 * GIB)     /* bytes of keys, values and history; past it NOSPACE */

@@ -94,20 +94,43 @@ RESULT range_possible(const struct range_source *from, const struct range *r) {
     return r->revision != 0 && r->revision < from->compacted ? ERR_COMPACTED : OK;
 }
 
-static uint64_t count_now(const struct tree_node *root, const struct interval *in) {
+uint64_t interval_live(const struct tree_node *root, const struct interval *in) {
+    if (interval_one(in)) return 1;
     if (empty(in)) return 0;
     uint64_t end = endless(in) ? tree_root_live(root) : tree_rank(root, in->end);
     return end - tree_rank(root, in->key);
 }
 
+static bool sorts(const struct range *r) {
+    return r->target != SORT_KEY || r->order == SORT_DESCEND;
+}
+
+static uint64_t versions_since(const struct state *s, const struct range *r) {
+    uint64_t n = 0;
+    if (!interval_one(&r->in))
+        return history_end(s->history) - history_find(s->history, r->revision + 1);
+    const struct item *i = tree_lookup(tree_root(s->keys), r->in.key);
+    for (; i != NULL && item_born(i) > r->revision; i = i->older)
+        n++;
+    return n;
+}
+
+uint64_t range_cost(const struct state *s, const struct range *r) {
+    uint64_t n = interval_live(tree_root(s->keys), &r->in);
+    if (r->revision != 0 && r->revision != s->revision) return n + versions_since(s, r);
+    if (r->count_only) return 1;
+    if (!sorts(r) && !has_filters(r) && r->limit != 0 && r->limit < n) return r->limit;
+    return n;
+}
+
 static void query_start(struct query *q, const struct range_source *from, const struct range *r) {
     *q = (struct query){.r = r, .root = from->root};
     q->revision = r->revision == from->now ? 0 : r->revision;
-    q->sorted = r->target != SORT_KEY || r->order == SORT_DESCEND;
+    q->sorted = sorts(r);
     if (r->order == SORT_NONE && !has_filters(r) && r->limit != 0 && r->limit != UINT64_MAX)
         q->collect_max = r->limit + 1;
     q->counting = q->revision != 0 || interval_one(&r->in);
-    if (!q->counting) q->end.count = count_now(q->root, &r->in);
+    if (!q->counting) q->end.count = interval_live(q->root, &r->in);
     interval_seek(q->root, &r->in, &q->at);
     if (empty(&r->in) || (!q->counting && r->count_only)) q->phase = DONE;
 }
@@ -266,8 +289,10 @@ RESULT range_over(const struct range_source *from, const struct range *r, store_
     TRY(range_possible(from, r));
     query_start(&q, from, r);
     enum err e = OK;
-    while (e == OK && go_on && q.phase != DONE)
-        e = query_step(&q, SIZE_MAX, each, ctx, &go_on);
+    while (e == OK && go_on && q.phase != DONE) {
+        e = query_step(&q, KEYS_A_BREATH, each, ctx, &go_on);
+        if (from->busy != NULL) machine_busy(from->busy);
+    }
     *end = q.end;
     query_end(&q);
     return e;

@@ -128,14 +128,21 @@ bool compact_step(struct state *s, size_t budget);          /* false: nothing ca
 uint64_t item_cost(const struct item *i);                   /* memory that it takes, about */
 
 /* range.c */
+#define KEYS_A_BREATH 4096 /* looked at by one command, between two calls of machine_busy */
 struct range_source {
     const struct tree_node *root;
-    uint64_t now;       /* revision of the newest versions in it */
-    uint64_t compacted; /* below it there is nothing to read */
+    uint64_t now;               /* revision of the newest versions in it */
+    uint64_t compacted;         /* below it there is nothing to read */
+    const struct machine *busy; /* is told by range_over that it goes on; NULL: nobody */
 };
 static inline struct range_source range_source_of(const struct state *s, uint64_t now) {
-    return (struct range_source){tree_root(s->keys), now, s->compacted};
+    return (struct range_source){tree_root(s->keys), now, s->compacted, NULL};
 }
+/* Keys and versions that an answer looks at, at most; the same on every member, however far a
+ * compaction has got there. */
+uint64_t range_cost(const struct state *s, const struct range *r);
+/* Keys in it; a single one counts, there or not. */
+uint64_t interval_live(const struct tree_node *root, const struct interval *in);
 RESULT range_possible(const struct range_source *from, const struct range *r);
 RESULT range_over(const struct range_source *from, const struct range *r, store_each *each,
                   void *ctx, struct range_end *end);

@@ -145,6 +145,8 @@ struct check {
     uint32_t n_lists, n_puts, n_dels;
     uint32_t lists_room, puts_room, dels_room;
     uint32_t places; /* operations seen */
+    unsigned ops;    /* compares and operations of the transactions seen */
+    unsigned scans;  /* of them over more than one key */
 };
 
 static RESULT room_for(void **at, uint32_t *room, uint32_t n, size_t size) {
@@ -239,7 +241,12 @@ static RESULT count_ops(struct span ops, unsigned *n) {
     return OK;
 }
 
-static RESULT check_compares(struct span compares, unsigned *n) {
+static RESULT count_scan(struct check *c, const struct interval *in) {
+    if (!interval_one(in)) c->scans++;
+    return c->scans > TXN_SCANS_MAX ? ERR_TOO_MANY_OPS : OK;
+}
+
+static RESULT check_compares(struct check *check, struct span compares, unsigned *n) {
     struct cursor in = cursor_of(compares);
     bool empty = false;
     *n = 0;
@@ -247,6 +254,7 @@ static RESULT check_compares(struct span compares, unsigned *n) {
         struct compare c;
         TRY(txn_compare_next(&in, &c));
         if (++*n > TXN_OPS_MAX) return ERR_TOO_MANY_OPS;
+        TRY(count_scan(check, &c.in));
         empty = empty || c.in.key.size == 0;
     }
     return empty ? ERR_EMPTY_KEY : OK;
@@ -270,13 +278,14 @@ static RESULT enter_txn(struct walk *w, struct span txn, struct list l, unsigned
     struct txn_view v;
     unsigned compares, success, failure;
     TRY(txn_open(txn, &v));
-    enum err e = check_compares(v.compares, &compares);
+    enum err e = check_compares(w->check, v.compares, &compares);
     if (e != OK && e != ERR_EMPTY_KEY) return e;
     TRY(count_ops(v.success, &success));
     TRY(count_ops(v.failure, &failure));
     unsigned most = compares > success ? compares : success;
     if (failure > most) most = failure;
-    if (most > ops_max) return ERR_TOO_MANY_OPS;
+    w->check->ops += compares + success + failure;
+    if (most > ops_max || w->check->ops > TXN_TREE_MAX) return ERR_TOO_MANY_OPS;
     if (e != OK) return e;
     TRY(enter_list(w, v.success, l, ops_max - most));
     w->at[w->depth - 1].failure = v.failure;
@@ -299,6 +308,8 @@ static RESULT walk_op(struct walk *w) {
     struct txn_op op = {0};
     TRY(txn_op_next(&s->ops, &op));
     TRY(op_check(&op));
+    if (op.kind == TXN_RANGE) TRY(count_scan(c, &op.range.in));
+    if (op.kind == TXN_DELETE) TRY(count_scan(c, &op.del.in));
     uint32_t place = c->places++;
     if (op.kind == TXN_PUT) return add_put(c, (struct put_seen){op.put.key, s->list, place});
     if (op.kind != TXN_NESTED) return OK;

@@ -4,7 +4,10 @@
  *
  * Rules, etcd's: at most TXN_OPS_MAX compares, and operations a branch; a nested transaction
  * gets what its parent leaves; no key is put twice, or put and deleted, by operations that can
- * happen together (txn_check). All writes of a transaction share one revision, subs count them.
+ * happen together (txn_check). And ours, far above what clients of etcd do, for a command holds up
+ * every member: TXN_TREE_MAX and TXN_SCANS_MAX of the whole; TXN_LOOK_MAX, which depends on the
+ * keys that there are and is met before the first write (txn_apply.c). All writes of a transaction
+ * share one revision, subs count them.
  *
  * The answer: the kinds of `struct answer`, in the order of the operations, a nested transaction
  * before its own (answer_next). */

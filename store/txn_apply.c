@@ -2,9 +2,9 @@
  * of nested transactions too, are answered by the state as it was before, which gives one branch
  * for each transaction that will be met, in order. Then what could fail on that way is looked for,
  * so that nothing fails once something was written: keys that must be there, leases, revisions that
- * can't be read. Then the operations happen, each seeing those before it. All three walks follow
- * the same way with a stack of their own; the bytes were checked by txn_check. Source: etcd 3.4,
- * applierV3backend.Txn. */
+ * can't be read, more keys than a command may look at. Then the operations happen, each seeing
+ * those before it. All three walks follow the same way with a stack of their own; the bytes were
+ * checked by txn_check. Source: etcd 3.4, applierV3backend.Txn. */
 #include <assert.h>
 #include <stdlib.h>
 
@@ -15,6 +15,8 @@
 struct way {
     struct buf taken; /* one byte for each transaction met: its compares held */
     size_t at;        /* the next one */
+    uint64_t cost;    /* keys that compares and ranges look at: the same on every member */
+    uint64_t looked;  /* keys that compares have looked at here, deleted ones too */
 };
 
 struct walk {
@@ -87,13 +89,14 @@ static bool compare_kv(const struct compare *c, const struct kv *kv) {
     return holds(c->result, number_order(number, c->number));
 }
 
-static bool compare_one(const struct state *s, const struct compare *c) {
+static bool compare_one(const struct store *store, const struct compare *c, struct way *way) {
     struct interval_cursor at;
     const struct item *i;
     bool any = false;
-    interval_seek(tree_root(s->keys), &c->in, &at);
+    interval_seek(tree_root(store->state.keys), &c->in, &at);
     while ((i = interval_next(&at)) != NULL) {
         struct kv kv;
+        if (++way->looked % KEYS_A_BREATH == 0) machine_busy(&store->machine);
         if (item_tomb(i)) continue;
         item_read(i, &kv);
         any = true;
@@ -103,25 +106,31 @@ static bool compare_one(const struct state *s, const struct compare *c) {
     return any || (c->target != COMPARE_VALUE && compare_kv(c, &none));
 }
 
-static bool compare_all(const struct state *s, struct span compares) {
+static RESULT compare_all(const struct store *s, struct span compares, struct way *way,
+                          bool *hold) {
     struct cursor in = cursor_of(compares);
-    while (in.left > 0) {
+    *hold = true;
+    while (in.left > 0 && *hold) {
         struct compare c;
         enum err e = txn_compare_next(&in, &c);
         assert(e == OK);
-        if (!compare_one(s, &c)) return false;
+        way->cost += interval_live(tree_root(s->state.keys), &c.in);
+        if (way->cost > TXN_LOOK_MAX) return ERR_TOO_MANY_OPS;
+        *hold = compare_one(s, &c, way);
     }
-    return true;
+    return OK;
 }
 
-static RESULT meet(const struct state *s, struct walk *w, struct span txn) {
+static RESULT meet(const struct store *s, struct walk *w, struct span txn) {
     bool succeeded;
-    TRY(buf_u8(&w->way->taken, compare_all(s, opened(txn).compares)));
+    TRY(compare_all(s, opened(txn).compares, w->way, &succeeded));
+    TRY(buf_u8(&w->way->taken, succeeded));
     (void)enter(w, txn, &succeeded);
     return OK;
 }
 
-static RESULT find_way(const struct state *s, struct span txn, struct way *way) {
+/* ERR_TOO_MANY_OPS, ERR_NOMEM. */
+static RESULT find_way(const struct store *s, struct span txn, struct way *way) {
     struct walk w = {.way = way};
     TRY(meet(s, &w, txn));
     while (more_ops(&w)) {
@@ -137,6 +146,7 @@ static RESULT find_way(const struct state *s, struct span txn, struct way *way) 
 struct doubts {
     struct range_source now;
     uint64_t puts;       /* on the way */
+    uint64_t cost;       /* see struct way */
     enum err put, range; /* the first that fails of each; etcd looks at the puts first */
 };
 
@@ -154,15 +164,18 @@ static void doubt_op(const struct state *s, const struct txn_op *op, struct doub
         if (d->put == OK) d->put = doubt_put(s, &op->put);
     }
     if (op->kind == TXN_RANGE && d->range == OK) d->range = range_possible(&d->now, &op->range);
+    if (op->kind == TXN_RANGE && d->range == OK) d->cost += range_cost(s, &op->range);
+    if (op->kind == TXN_DELETE && op->del.prev_kv)
+        d->cost += interval_live(tree_root(s->keys), &op->del.in);
 }
 
 static enum err doubt(const struct state *s, struct span txn, struct way *way) {
     struct walk w = {.way = way};
-    struct doubts d = {.now = range_source_of(s, s->revision)};
+    struct doubts d = {.now = range_source_of(s, s->revision), .cost = way->cost};
     bool succeeded;
     way->at = 0;
     (void)enter(&w, txn, &succeeded);
-    while (more_ops(&w)) {
+    while (more_ops(&w) && d.cost <= TXN_LOOK_MAX) {
         struct txn_op op;
         next_op(&w, &op);
         if (op.kind == TXN_NESTED)
@@ -170,6 +183,7 @@ static enum err doubt(const struct state *s, struct span txn, struct way *way) {
         else
             doubt_op(s, &op, &d);
     }
+    if (d.cost > TXN_LOOK_MAX) return ERR_TOO_MANY_OPS;
     if (d.put != OK) return d.put;
     if (d.range != OK) return d.range;
     return d.puts == 0 ? OK : mvcc_room(s, d.puts);
@@ -188,11 +202,16 @@ static bool add_kv(void *ctx, const struct kv *kv) {
     return adding->e == OK && adding->a->out != NULL;
 }
 
-static RESULT answer_range(const struct state *s, uint64_t now, const struct range *r,
-                           struct answering *a) {
-    struct answer head = {.kind = ANSWER_RANGE, .revision = now};
+static struct range_source source_in(const struct writing *w) {
+    struct range_source from = range_source_of(&w->store->state, writing_now(w));
+    from.busy = &w->store->machine;
+    return from;
+}
+
+static RESULT answer_range(const struct writing *w, const struct range *r, struct answering *a) {
+    struct range_source from = source_in(w);
+    struct answer head = {.kind = ANSWER_RANGE, .revision = from.now};
     struct adding adding = {.a = a};
-    struct range_source from = range_source_of(s, now);
     struct range_end end = {.count = 0};
     if (a->out == NULL) return OK;
     TRY(answer_begin(a, &head));
@@ -219,11 +238,10 @@ RESULT op_put(struct writing *w, const struct put *p, struct answering *a) {
 }
 
 RESULT op_delete(struct writing *w, const struct del *d, struct answering *a, uint64_t *deleted) {
-    const struct state *s = &w->store->state;
     struct adding adding = {.a = a};
     struct range all = {.in = d->in};
     struct range_end end;
-    struct range_source from = range_source_of(s, writing_now(w));
+    struct range_source from = source_in(w);
     struct answer head = {.kind = ANSWER_DELETE};
     uint64_t n = 0;
     TRY(answer_begin(a, &head));
@@ -246,7 +264,7 @@ static RESULT answer_txn(struct answering *a, bool succeeded, struct span list) 
 static RESULT do_op(struct writing *w, const struct txn_op *op, struct answering *a) {
     uint64_t deleted = 0;
     switch (op->kind) {
-    case TXN_RANGE: return answer_range(&w->store->state, writing_now(w), &op->range, a);
+    case TXN_RANGE: return answer_range(w, &op->range, a);
     case TXN_PUT: return op_put(w, &op->put, a);
     case TXN_DELETE: return op_delete(w, &op->del, a, &deleted);
     case TXN_NESTED: break;
@@ -274,13 +292,14 @@ static RESULT do_all(struct writing *w, struct span txn, struct way *way, struct
 }
 
 RESULT txn_apply(struct writing *w, struct span txn, struct answering *a, enum err *outcome) {
-    const struct state *s = &w->store->state;
     struct way way = {.taken = buf_new(COMMAND_MAX)};
-    enum err e = find_way(s, txn, &way);
-    if (e == OK) *outcome = doubt(s, txn, &way);
+    enum err e = find_way(w->store, txn, &way);
+    if (e == OK) *outcome = doubt(&w->store->state, txn, &way);
     if (e == OK && *outcome == OK) e = do_all(w, txn, &way, a);
     buf_free(&way.taken);
-    return e;
+    if (e != ERR_TOO_MANY_OPS) return e;
+    *outcome = e;
+    return OK;
 }
 
 RESULT txn_read(const struct store *s, struct span txn, struct buf *out) {
