@@ -43,7 +43,7 @@ static const char usage[] =
     "\"libraft uv\" is libraft's own driver, neither sealed nor TLS. cpu is the time of all "
     "members a write.\n";
 
-/* Fresh directories, one for each that the user gave, for the members in turn. */
+/* Fresh directories, one for each that the user gave: each member its own, or one for all. */
 struct places {
     char made[BENCH_MEMBERS][256];
     unsigned n; /* of them */
@@ -63,7 +63,7 @@ static RESULT places_make(const struct options *o, struct places *p) {
         return e;
     }
     for (unsigned i = 0; i < BENCH_MEMBERS; i++)
-        p->of[i] = p->made[i % p->n];
+        p->of[i] = p->made[p->n == BENCH_MEMBERS ? i : 0];
     return OK;
 }
 
