@@ -304,10 +304,10 @@ static RESULT check_address(const char *address, struct why *why) {
 
 static RESULT check_request(struct manager *m, const struct wire_join *request, struct why *why) {
     TRY(manager_ready(m, why));
-    if (!store_cluster(m->store)->initialised)
-        return fail_with(why, ERR_BUSY, "the cluster is being founded; try again");
     if (m->leader == 0)
         return fail_with(why, ERR_NO_LEADER, "nobody leads the cluster now; try again");
+    if (!store_cluster(m->store)->initialised)
+        return fail_with(why, ERR_BUSY, "the cluster is being founded; try again");
     if (request->kind == JOIN_TOKEN && m->wrong_tokens > WRONG_TOKENS_LIMIT)
         return fail_with(why, ERR_BUSY, "too many wrong tokens lately; wait a minute");
     TRY(name_check(request->name, why));

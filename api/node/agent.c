@@ -122,8 +122,6 @@ static void on_closed(void *ctx, struct uplink *u, enum err e, const char *text)
     (void)snprintf(a->trouble, sizeof a->trouble, "%s", text[0] ? text : err_text(e));
     log_event(m->config.log, a->open || e == ERR_PERMISSION ? LOG_WARNING : LOG_DEBUG, "node",
               "the session with %s: %s", a->address, a->trouble);
-    if (!a->own && e != ERR_UNREACHABLE && e != ERR_CERTIFICATE && e != ERR_TIMEOUT)
-        a->alone = false;
     a->ended = true;
     if (m->runner) runner_lost(m, e == ERR_PERMISSION);
     agent_wake(m);
@@ -339,7 +337,7 @@ void agent_beat(struct manager *m) {
 void agent_start(struct manager *m) {
     struct agent *a = &m->agent;
     hang_up(m);
-    a->wanted = a->pending = false;
+    a->wanted = a->pending = a->extended = false;
     a->failures = 0;
     a->next_ms = a->ask_ms = a->wait_ms = a->validity_tried_s = 0;
     a->at = (unsigned)(random_u64() % (m->self.n > 0 ? m->self.n : 1));

@@ -87,7 +87,7 @@ static void failed(struct manager *m, enum err e, const char *text) {
     (void)snprintf(a->trouble, sizeof a->trouble, "%s", text);
     log_event(m->config.log, again ? LOG_DEBUG : LOG_WARNING, "keys", "no new certificate: %s",
               text);
-    if (a->pending || is_expired(m) || is_promoted(m)) /* somebody waits for it */
+    if (a->pending || a->extended || is_expired(m) || is_promoted(m)) /* somebody waits for it */
         wait_more(m, PENDING_MIN_MS, PENDING_MAX_MS);
     else
         wait_more(m, RETRY_MIN_MS, RETRY_MAX_MS);
@@ -95,7 +95,7 @@ static void failed(struct manager *m, enum err e, const char *text) {
 
 static void succeeded(struct manager *m) {
     struct agent *a = &m->agent;
-    a->pending = false;
+    a->pending = a->extended = false;
     a->trouble[0] = 0;
     a->want.renew = false; /* until it is said again */
     a->validity_tried_s = a->wanted ? a->want.cert_validity_s : 0;
@@ -166,7 +166,8 @@ static RESULT ask_itself(struct manager *m, struct why *why) {
 }
 
 /* All managers were off past the end of their certificates: none of them takes another one's. The
- * old key signed anew, in memory only, lets them meet. */
+ * old key signed anew, in memory only, lets them meet. Who has done so before us answers, but knows
+ * no leader. */
 static bool sign_for_itself(struct manager *m) {
     struct agent *a = &m->agent;
     struct why why = {0};
@@ -182,7 +183,9 @@ static bool sign_for_itself(struct manager *m) {
     log_event(m->config.log, LOG_WARNING, "keys",
               "no manager has a valid certificate: this one signs its old key anew");
     manager_certified(m);
+    a->extended = true;
     a->renew_s = a->from_s; /* as soon as somebody leads */
+    a->wait_ms = a->ask_ms = 0;
     return true;
 }
 

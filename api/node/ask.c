@@ -108,9 +108,8 @@ static void run(struct job *job) {
         a->error = join_request(a->addresses[i], a->digest, a->digest[0] ? NULL : &known,
                                 &a->request, a->timeout_ms, &a->memory, &a->answer, &a->why);
         if (!is_passing(a->error)) break;
-        a->heard |= a->error == ERR_NO_LEADER;
     }
-    a->heard |= !is_passing(a->error);
+    a->heard = !is_passing(a->error) && a->error != ERR_BUSY;
     if (a->error == OK) a->error = check_answer(a, &a->why);
 }
 

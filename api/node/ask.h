@@ -30,7 +30,7 @@ struct asking {
     uint64_t timeout_ms;   /* of each address */
     atomic_bool forgotten; /* no further address is tried */
     enum err error;
-    bool heard; /* a manager with a good certificate has said something */
+    bool heard; /* a manager in touch with its quorum has judged it */
     struct why why;
     void (*done)(struct asking *a); /* on the loop; NULL: forgotten */
 };

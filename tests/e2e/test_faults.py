@@ -464,12 +464,22 @@ def show_expired(test):
     cluster[0].http().put(b"long ago", b"written")
     for manager in cluster:
         manager.stop()
+    said = {m: len(m.events()) for m in cluster}
+
+    def says(manager, words):
+        return any(words in e["text"] for e in manager.events()[said[manager]:])
     with test.show("a cluster whose certificates have all expired meanwhile comes back"):
-        for manager in cluster:
+        first, *others = cluster
+        first.start()  # the others come when it has given up waiting for them
+        wait_until(lambda: says(first, "signs its old key anew"), "the first one to sign")
+        for manager in others:
             manager.start()
         cluster.wait_voters(3)
         expect(cluster[1].http().get(b"long ago") == b"written", "what was written is lost")
         cluster.wait_same()
+    with test.show("each of them renews in order, at once"):
+        wait_until(lambda: all(says(m, "this node has a new certificate") for m in cluster),
+                   "new certificates", 5)
     pause_until(time.monotonic() + LINE_EVERY_S)  # what was refused until then has its line
     with test.show("a peer with an expired certificate is refused in one line"):
         pair = (test.work + "/old/visitor.pem", test.work + "/old/visitor.key")
