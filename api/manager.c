@@ -201,10 +201,10 @@ RESULT manager_unlock(struct manager *m, const struct secret *key, enum kek_kind
     return e;
 }
 
-RESULT manager_rekey(struct manager *m, struct kek kek, struct why *why) {
+RESULT manager_rekey(struct manager *m, struct kek kek, bool rotates, struct why *why) {
     struct secret *copy = NULL;
     enum err e = kek.kind == KEK_UNLOCK_KEY ? secret_copy(kek.key, &copy) : OK;
-    if (e == OK) e = keyring_rekey(m->keys, kek, why);
+    if (e == OK) e = keyring_rekey(m->keys, kek, rotates, why);
     if (e != OK) {
         secret_free(copy);
         return e;
@@ -297,6 +297,7 @@ static void on_snapshot_exec_closed(void *ctx) {
     admit_stop(m); /* once more: what was awaited has come */
     admin_stop(m);
     nodes_stop(m);
+    reseal_stop(m);
     audits_close(m);
     assign_close(m);
     scheduler_close(m);

@@ -26,8 +26,8 @@ void table_beat(struct manager *m);
 /* A failure that the node can't go on from: failed, and the owner is told. */
 void manager_fail(struct manager *m, enum err e, const char *text);
 void manager_certified(struct manager *m); /* the identity has another certificate or roots */
-/* Another KEK for the keyring, and m->unlock_key with it. */
-RESULT manager_rekey(struct manager *m, struct kek kek, struct why *why);
+/* Another KEK for the keyring (and DEK, with `rotates`), and m->unlock_key with it. */
+RESULT manager_rekey(struct manager *m, struct kek kek, bool rotates, struct why *why);
 RESULT worker_start(struct manager *m, struct why *why); /* worker.c: identity -> worker */
 void worker_demote(struct manager *m); /* running -> worker; wipes what a manager has */
 void worker_promote(struct manager *m, struct asking *a); /* worker -> running, by the answer */

@@ -204,8 +204,8 @@ static void keep_members(struct manager *m, const struct cluster *c) {
 
 static void rekey(struct manager *m, struct kek kek) {
     struct why why = {0};
-    enum err e = manager_rekey(m, kek, &why);
-    if (e == OK && m->unlock_key) m->reseal.due = true;
+    enum err e = manager_rekey(m, kek, kek.kind == KEK_UNLOCK_KEY, &why);
+    if (e == OK) reseal_again(m);
     if (e == OK)
         log_event(m->config.log, LOG_INFO, "keys", "the keyring is %s",
                   m->unlock_key ? "locked by the cluster's unlock key" : "unlocked");

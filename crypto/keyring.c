@@ -492,6 +492,13 @@ uint32_t keyring_generation(struct keyring *k) {
     return number;
 }
 
+uint32_t keyring_oldest(struct keyring *k) {
+    pthread_mutex_lock(&k->mutex);
+    uint32_t number = k->ring.at[0].number;
+    pthread_mutex_unlock(&k->mutex);
+    return number;
+}
+
 const struct secret *keyring_dek(struct keyring *k, uint32_t generation) {
     const struct secret *found = NULL;
     pthread_mutex_lock(&k->mutex);
@@ -501,27 +508,34 @@ const struct secret *keyring_dek(struct keyring *k, uint32_t generation) {
     return found;
 }
 
-static enum err rotate(struct keyring *k, struct why *why) {
-    struct ring next = k->ring;
-    uint32_t newest = next.at[next.count - 1].number;
-    if (next.count == DEK_GENERATIONS_MAX || newest == UINT32_MAX)
+static enum err add_generation(struct ring *r, struct why *why) {
+    uint32_t newest = r->at[r->count - 1].number;
+    struct generation fresh = {.number = newest + 1};
+    if (r->count == DEK_GENERATIONS_MAX || newest == UINT32_MAX)
         return fail_with(why, ERR_TOO_LARGE, FILE_NAME ": it holds %u generations already",
-                         next.count);
-    struct generation *fresh = &next.at[next.count++];
-    fresh->number = newest + 1;
-    TRY(secret_random(KEY_SIZE, &fresh->dek));
-    enum err e = store(k, &k->lock, &k->lock, &next, why);
+                         r->count);
+    TRY(secret_random(KEY_SIZE, &fresh.dek));
+    r->at[r->count++] = fresh;
+    return OK;
+}
+
+/* The ring under `lock`, with one generation more when `rotates`. */
+static enum err store_next(struct keyring *k, const struct lock *lock, bool rotates,
+                           struct why *why) {
+    struct ring next = k->ring;
+    if (rotates) TRY(add_generation(&next, why));
+    enum err e = store(k, lock, &k->lock, &next, why);
     if (e == OK)
         k->ring = next;
-    else
-        secret_free(fresh->dek);
+    else if (rotates)
+        secret_free(next.at[next.count - 1].dek);
     return e;
 }
 
 RESULT keyring_rotate(struct keyring *k, struct why *why) {
     hush(why);
     pthread_mutex_lock(&k->mutex);
-    enum err e = rotate(k, why);
+    enum err e = store_next(k, &k->lock, true, why);
     pthread_mutex_unlock(&k->mutex);
     return told(e, why);
 }
@@ -560,8 +574,8 @@ static enum err retire(struct keyring *k, enum kek_kind before, struct why *why)
     return before == KEK_PLAIN ? kek_file_write(k->disk, k->lock.kek, NULL, why) : OK;
 }
 
-static enum err rekey(struct keyring *k, const struct lock *lock, struct why *why) {
-    enum err e = store(k, lock, &k->lock, &k->ring, why);
+static enum err rekey(struct keyring *k, const struct lock *lock, bool rotates, struct why *why) {
+    enum err e = store_next(k, lock, rotates, why);
     if (e != OK) {
         secret_free(lock->kek);
         return e;
@@ -572,13 +586,13 @@ static enum err rekey(struct keyring *k, const struct lock *lock, struct why *wh
     return retire(k, before, why);
 }
 
-RESULT keyring_rekey(struct keyring *k, struct kek kek, struct why *why) {
+RESULT keyring_rekey(struct keyring *k, struct kek kek, bool rotates, struct why *why) {
     struct lock lock;
     hush(why);
     enum err e = lock_new(kek, k->cost, &lock, why); /* slow with a passphrase: before the mutex */
     if (e != OK) return told(e, why);
     pthread_mutex_lock(&k->mutex);
-    e = rekey(k, &lock, why);
+    e = rekey(k, &lock, rotates, why);
     pthread_mutex_unlock(&k->mutex);
     return told(e, why);
 }

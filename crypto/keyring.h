@@ -56,11 +56,13 @@ RESULT keyring_kind(struct disk *disk, enum kek_kind *out, struct why *why); /* 
 void keyring_close(struct keyring *k);
 
 uint32_t keyring_generation(struct keyring *k);                           /* the current one */
+uint32_t keyring_oldest(struct keyring *k);                               /* of those it has */
 const struct secret *keyring_dek(struct keyring *k, uint32_t generation); /* NULL: no such one */
 RESULT keyring_rotate(struct keyring *k, struct why *why);                /* adds a generation */
 RESULT keyring_destroy_before(struct keyring *k, uint32_t generation, struct why *why);
-RESULT keyring_rekey(struct keyring *k, struct kek kek,
-                     struct why *why); /* another KEK, same DEKs */
+/* Another KEK; with `rotates`, in the same write, also what keyring_rotate does: whoever can open
+ * the old file never has the new DEK. */
+RESULT keyring_rekey(struct keyring *k, struct kek kek, bool rotates, struct why *why);
 
 /* The identity: opaque bytes up to KEYRING_MAX / 2, kept as a secret. NULL until set. */
 const struct secret *keyring_identity(struct keyring *k);

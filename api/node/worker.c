@@ -38,7 +38,7 @@ static RESULT forget_quorum(struct manager *m, struct why *why) {
     TRY(keyring_rotate(m->keys, why));
     TRY(keyring_destroy_before(m->keys, keyring_generation(m->keys), why));
     bool beside = m->config.kek_kind == KEK_PLAIN; /* another one: for older copies */
-    return m->unlock_key || beside ? manager_rekey(m, manager_kek(m), why) : OK;
+    return m->unlock_key || beside ? manager_rekey(m, manager_kek(m), false, why) : OK;
 }
 
 static void on_demoted(struct manager *m) {
@@ -66,7 +66,7 @@ static RESULT promote(struct manager *m, struct asking *a, struct why *why) {
     struct secret *key = NULL;
     if (kek.kind == KEK_PLAIN && unlock_key.size == KEY_SIZE) {
         TRY(secret_new(unlock_key.at, KEY_SIZE, &key));
-        enum err e = manager_rekey(m, (struct kek){.kind = KEK_UNLOCK_KEY, .key = key}, why);
+        enum err e = manager_rekey(m, (struct kek){.kind = KEK_UNLOCK_KEY, .key = key}, false, why);
         secret_free(key);
         TRY(e);
     }

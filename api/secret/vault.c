@@ -90,7 +90,7 @@ static void drop(struct manager *m, const struct vault_row *v) {
 static void rekey(struct manager *m) {
     struct why why = {0};
     bool beside = !m->unlock_key && m->config.kek_kind == KEK_PLAIN;
-    enum err e = beside ? manager_rekey(m, (struct kek){.kind = KEK_PLAIN}, &why) : OK;
+    enum err e = beside ? manager_rekey(m, (struct kek){.kind = KEK_PLAIN}, false, &why) : OK;
     if (e != OK)
         complain(m, &why);
     else

@@ -322,7 +322,7 @@ static void no_key_lies_in_the_file_and_the_plain_kek_only_in_its_own(void **sta
     assert_int_equal(kek_file_read(d, &file, NULL), OK);
     assert_null(file.keys[1]);
     assert_true(disk_sim_contains(d, secret_span(file.keys[0])));
-    assert_int_equal(keyring_rekey(k, kek_of(KEK_UNLOCK_KEY, 0), NULL), OK);
+    assert_int_equal(keyring_rekey(k, kek_of(KEK_UNLOCK_KEY, 0), false, NULL), OK);
     assert_int_equal(disk_sim_size(d, "kek"), DISK_SIM_NEVER);
     assert_false(disk_sim_contains(d, secret_span(file.keys[0])));
     kek_file_free(&file);
@@ -360,7 +360,7 @@ static void rekey_goes_from_every_kind_to_every_kind(void **state) {
         struct secret *dek;
         struct why why = {0};
         assert_int_equal(secret_copy(keyring_dek(k, 1), &dek), OK);
-        must(keyring_rekey(k, to, &why), &why);
+        must(keyring_rekey(k, to, false, &why), &why);
         assert_int_equal(disk_sim_size(d, "kek") == DISK_SIM_NEVER, to.kind != KEK_PLAIN);
         must(keyring_rotate(k, &why), &why);
         keyring_close(k);
@@ -382,10 +382,13 @@ static enum err make_identity(struct keyring *k, struct why *why) {
     return keyring_set_identity(k, keys.unlock[1], why);
 }
 static enum err make_plain(struct keyring *k, struct why *why) {
-    return keyring_rekey(k, kek_of(KEK_PLAIN, 0), why);
+    return keyring_rekey(k, kek_of(KEK_PLAIN, 0), false, why);
 }
 static enum err make_locked(struct keyring *k, struct why *why) {
-    return keyring_rekey(k, kek_of(KEK_UNLOCK_KEY, 1), why);
+    return keyring_rekey(k, kek_of(KEK_UNLOCK_KEY, 1), false, why);
+}
+static enum err make_followed(struct keyring *k, struct why *why) {
+    return keyring_rekey(k, kek_of(KEK_UNLOCK_KEY, 1), true, why);
 }
 
 /* Changes that will be cut short. */
@@ -403,12 +406,14 @@ static const struct {
     {"plain to unlock key", make_locked, KEK_PLAIN, KEK_UNLOCK_KEY},
     {"unlock key to plain", make_plain, KEK_UNLOCK_KEY, KEK_PLAIN},
     {"unlock key to another", make_locked, KEK_UNLOCK_KEY, KEK_UNLOCK_KEY},
+    {"plain to unlock key, rotated", make_followed, KEK_PLAIN, KEK_UNLOCK_KEY},
+    {"unlock key to another, rotated", make_followed, KEK_UNLOCK_KEY, KEK_UNLOCK_KEY},
 };
 #define CHANGES (sizeof changes / sizeof *changes)
 
 static struct kek kek_before(size_t c) { return kek_of(changes[c].before, 0); }
 static struct kek kek_after(size_t c) {
-    bool same_key = changes[c].make != make_locked;
+    bool same_key = changes[c].make != make_locked && changes[c].make != make_followed;
     return kek_of(changes[c].after, same_key ? 0 : 1);
 }
 
@@ -427,7 +432,11 @@ static struct secret *prepare(struct disk *d, size_t c) {
 static struct keyring *open_either(struct disk *d, size_t c) {
     struct keyring *k = NULL;
     struct why why[2] = {{{0}}, {{0}}};
-    if (keyring_open(d, kek_after(c), &k, &why[0]) == OK) return k;
+    bool rotates = changes[c].make == make_followed;
+    if (keyring_open(d, kek_after(c), &k, &why[0]) == OK) {
+        if (rotates) assert_non_null(keyring_dek(k, 3)); /* never under the other key alone */
+        return k;
+    }
     if (keyring_open(d, kek_before(c), &k, &why[1]) == OK) return k;
     fail_msg("%s: neither opens: %s; %s", changes[c].what, why[0].text, why[1].text);
     return NULL;
