@@ -270,8 +270,10 @@ static void on_current(struct read *rd, enum err e) {
     keep_members(m, c);
     follow_lock(m, c);
     keep_signing_key(m, c);
-    if (m->current_once) return;
+    bool first = !m->current_once;
     m->current_once = true;
+    sessions_current(m);
+    if (!first) return;
     agent_wake(m);
     vault_wake(m);
     m->config.changed(m->config.ctx); /* what clients may be of is known for certain */

@@ -87,19 +87,57 @@ bool sessions_key_is_good(const struct node_row *node, const uint8_t key_digest[
            sodium_memcmp(node->previous_digest, key_digest, NODE_DIGEST_SIZE) == 0;
 }
 
-/* A state that may be old must not cut us off from those by whom it becomes newer; and what is open
- * already was judged by the key that was good then. */
+static bool is_unseen(const struct sessions *s, const uint8_t key_digest[NODE_DIGEST_SIZE]) {
+    for (unsigned i = 0; i < s->unseen_n; i++)
+        if (memcmp(s->unseen[i], key_digest, NODE_DIGEST_SIZE) == 0) return true;
+    return s->unseen_more;
+}
+
+static void note_unseen(struct sessions *s, const uint8_t key_digest[NODE_DIGEST_SIZE]) {
+    if (is_unseen(s, key_digest)) return;
+    s->unseen_more = s->unseen_n == MEMBERS_MAX;
+    if (!s->unseen_more) memcpy(s->unseen[s->unseen_n++], key_digest, NODE_DIGEST_SIZE);
+}
+
+static bool is_in_touch(const struct manager *m) {
+    return m->current_once && m->leader != 0 && store_cluster(m->store)->initialised;
+}
+
+/* A state that may be old must not cut us off from those by whom it becomes newer: they are let in,
+ * and judged when the state is known to be current. Whatever else is open already was judged by the
+ * key that was good then. */
 bool sessions_is_member(void *ctx, const char *node_id, const uint8_t key_digest[NODE_DIGEST_SIZE],
                         const uint8_t issuer_digest[NODE_DIGEST_SIZE]) {
     const struct manager *m = ctx;
     struct row row;
     struct node_row node;
     (void)issuer_digest;
-    if (!m->store || !m->current_once || !store_cluster(m->store)->initialised) return true;
-    bool known = node_row_get(m->store, node_id, &row, &node) == OK;
-    if (m->leader == 0) return true;
-    return known && node.granted == NODE_MANAGER &&
-           (m->reviewing || sessions_key_is_good(&node, key_digest));
+    if (!m->sessions) return true;
+    if (!is_in_touch(m)) {
+        if (!m->reviewing) note_unseen(m->sessions, key_digest);
+        return true;
+    }
+    return node_row_get(m->store, node_id, &row, &node) == OK && node.granted == NODE_MANAGER &&
+           ((m->reviewing && !is_unseen(m->sessions, key_digest)) ||
+            sessions_key_is_good(&node, key_digest));
+}
+
+void sessions_current(struct manager *m) {
+    struct sessions *s = m->sessions;
+    if (!s || s->unseen_n == 0) return;
+    s->review = true;
+    wake(m);
+}
+
+static void review(struct manager *m) {
+    struct sessions *s = m->sessions;
+    s->review = false;
+    m->reviewing = true;
+    peers_review(m->peers);
+    m->reviewing = false;
+    if (!is_in_touch(m)) return;
+    s->unseen_n = 0;
+    s->unseen_more = false;
 }
 
 static RESULT judge(const struct node_link *h, struct node_row *node, struct why *why) {
@@ -108,7 +146,7 @@ static RESULT judge(const struct node_link *h, struct node_row *node, struct why
     if (node_row_get(h->manager->store, h->id, &row, node) != OK)
         return fail_with(why, ERR_PERMISSION,
                          "this node is not one of the cluster's any more: it was removed");
-    if (h->proven || sessions_key_is_good(node, who->key_digest)) return OK;
+    if (sessions_key_is_good(node, who->key_digest)) return OK;
     return fail_with(why, ERR_PERMISSION,
                      "the certificate's key is not the one that this node was given last");
 }
@@ -484,11 +522,7 @@ void sessions_step(struct manager *m) {
     if (!s) return;
     prove(m);
     follow_all(m);
-    if (!s->review || !m->peers) return;
-    s->review = false;
-    m->reviewing = true;
-    peers_review(m->peers);
-    m->reviewing = false;
+    if (s->review && m->peers) review(m);
 }
 
 /* --- the report to the leader ----------------------------------------------------------------- */

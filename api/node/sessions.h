@@ -24,6 +24,7 @@ void sessions_close(struct manager *m);   /* after the peers and before the stor
 void sessions_step(struct manager *m);    /* in the check phase */
 void sessions_beat(struct manager *m);    /* every BEAT_MS: tells the leader who is held */
 void sessions_cluster(struct manager *m); /* roots or managers may have changed */
+void sessions_current(struct manager *m); /* the state is known to be current */
 
 /* What is wanted of a node; roots_pem holds what out->root_pem points to. */
 RESULT sessions_want(const struct manager *m, const struct node_row *node, struct buf *roots_pem,

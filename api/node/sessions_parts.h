@@ -39,9 +39,12 @@ struct sessions {
     struct read read;
     bool calling; /* the report below is under way */
     struct call call;
-    struct buf report;                 /* its request */
-    uint64_t report_ms;                /* when the next one is due */
-    bool review;                       /* rows have changed: peers are judged again */
+    struct buf report;  /* its request */
+    uint64_t report_ms; /* when the next one is due */
+    bool review;        /* rows have changed: peers are judged again */
+    unsigned unseen_n;  /* keys of peers let in without a look at the rows ... */
+    bool unseen_more;   /* ... and more of them than there is room for */
+    uint8_t unseen[MEMBERS_MAX][NODE_DIGEST_SIZE];
     uint8_t cluster[NODE_DIGEST_SIZE]; /* hash of what wants have of the cluster itself */
 };
 

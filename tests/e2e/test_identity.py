@@ -5,12 +5,13 @@ stale one, one of another cluster, or sits in the middle; the root rotated under
 switched off; certificates that live a minute, renewed under load; nodes that come back after theirs
 ran out; the lock, opened by shares, a file, a credential, and guessed at. The parts that wait for
 clocks run beside the others. Arguments: the parts to run (tokens, certificates, nodes, attacks,
-middle, own, lock, guess, rotation, renewals, expired)."""
+stale, middle, own, lock, guess, rotation, renewals, expired)."""
 import contextlib
 import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import ssl
 import subprocess
@@ -23,6 +24,7 @@ import joins
 from cluster import (Cluster, Failure, Lost, Manager, Refused, expect, main, pause_until,
                      wait_until)
 from joins import ALPN_JOIN, ALPN_NODE, ALPN_PEER, Node, Refusal, openssl
+from sessions import WANT, Cut, Session
 
 USAGE, REFUSED, NOT_NOW = 64, 77, 75
 GUESSES = 10           # wrong tokens at once; further ones have to wait
@@ -416,6 +418,67 @@ def show_removed(test, a):
         expect(joins.is_cut(a.peer_address, ALPN_NODE, gone.pair), "it gets a session")
         refused("remov|unknown|no node|not|refused", lambda: gone.ask(
             a.peer_address, kind=joins.RENEW, pair=gone.pair))
+
+
+# --- keys that were replaced ---------------------------------------------------------------------
+
+def copied(node):
+    """The certificate and key that a node has now, for later."""
+    return tuple(shutil.copy(path, path + ".old") for path in node.pair)
+
+
+def seen_with_new_key(manager, node):
+    node.renew(manager.peer_address)
+    with Session(manager.peer_address, node) as session:
+        session.hear(WANT)
+
+
+def ending(tls, wait_s):
+    """How a connection ends; None: it does not."""
+    tls.settimeout(wait_s)
+    try:
+        while tls.recv(65536):
+            pass
+        return "closed"
+    except TimeoutError:
+        return None
+    except (OSError, ssl.SSLError) as error:
+        return str(error)
+
+
+def show_stale(test):
+    cluster = Cluster(test)
+    a, b, c = cluster
+    with test.show("a session by a key that was replaced ends on every manager"):
+        made = Node(test).join(a.peer_address, token(a, "worker"))
+        with Session(b.peer_address, made) as old:
+            old.hear(WANT)
+            seen_with_new_key(a, made)
+            try:
+                old.hear()
+            except Cut as error:
+                expect("not the one" in str(error), str(error))
+    with test.show("a manager's old key, let in while nobody leads, is cut when somebody does"):
+        boss = Node(test).join(a.peer_address, token(a, "manager"))
+        stale, said = copied(boss), joins.hello(boss.joined.raft_id, boss.joined.cluster, boss.id)
+        expect(not joins.is_cut(a.peer_address, ALPN_PEER, stale, said, 0.5), "it is no peer")
+        seen_with_new_key(a, boss)
+        wait_until(lambda: joins.is_cut(a.peer_address, ALPN_PEER, stale, said, 0.5),
+                   "it to be refused")
+        b.kill()
+        c.kill()
+        wait_until(lambda: not a.status().get("leader"), "nobody to lead")
+        with joins.connect(a.peer_address, ALPN_PEER, stale) as tls:
+            tls.sendall(said)
+            kind, _ = joins.receive(tls)
+            expect(kind == joins.HELLO, f"a frame of type {kind}")
+            expect(ending(tls, 0.5) is None, "it is refused while nobody leads")
+            b.start()
+            c.start()
+            expect(ending(tls, 30), "it is still a peer")
+        cluster.wait_voters(3)
+    for member in cluster:
+        member.kill()
 
 
 def show_foreign(test, a, other):
@@ -839,9 +902,9 @@ def pending(manager):
 # --- all -----------------------------------------------------------------------------------------
 
 PARTS = {"tokens": show_tokens, "certificates": show_certificates, "nodes": show_nodes,
-         "attacks": show_attacks, "middle": show_middle, "own": show_own, "lock": show_lock,
-         "guess": show_guess, "rotation": show_rotation, "renewals": show_renewals,
-         "expired": show_expired}
+         "attacks": show_attacks, "stale": show_stale, "middle": show_middle, "own": show_own,
+         "lock": show_lock, "guess": show_guess, "rotation": show_rotation,
+         "renewals": show_renewals, "expired": show_expired}
 WAITING = ("renewals", "expired")  # for clocks, mostly
 
 
