@@ -102,6 +102,7 @@
 #define STRANGERS_MAX        128         /* accepted, unknown as yet; past it the oldest is cut */
 #define JOINS_MAX            64          /* newcomers' connections at once */
 #define RENEWALS_MAX         512         /* nodes' that ask for another certificate, at once */
+#define RENEWALS_EACH_MAX    4           /* of one node */
 #define JOIN_WAIT_MS         30000       /* a newcomer's request without an answer */
 #define HELLO_FRAME_MAX      (1 * KIB)   /* the first frame of a connection */
 #define JOIN_FRAME_MAX       (64 * KIB)  /* a newcomer's request */

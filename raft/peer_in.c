@@ -11,7 +11,8 @@
  * one source address. An outsider can hold at most STRANGERS_MAX + JOINS_MAX connections, each with
  * less than HELLO_FRAME_MAX or JOIN_FRAME_MAX bytes of memory beside TLS's own, and each for a
  * limited time; past STRANGERS_MAX the oldest stranger is cut, so that members still get through,
- * and past JOINS_MAX the oldest newcomer that has asked nothing.
+ * and past JOINS_MAX the oldest newcomer that has asked nothing. Likewise those that renew: one node
+ * holds RENEWALS_EACH_MAX connections at most, all of them RENEWALS_MAX.
  */
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -127,24 +128,50 @@ static RESULT take_frame(struct inbound *in, struct span frame, struct why *why)
 
 /* ---- a newcomer ---- */
 
-/* A newcomer's question comes right behind its handshake; who keeps it back makes room. */
-static void cut_oldest_newcomer(struct peers *p) {
-    struct inbound *in = p->in_first;
-    while (in != NULL && (in->state != IN_JOIN || in->known))
-        in = in->next;
-    if (in != NULL) channel_fail(&in->channel, ERR_BUSY, "too many newcomers that ask nothing");
+static bool is_of(const struct inbound *in, const char *cn) {
+    return strcmp(in->who.subject.cn, cn) == 0;
 }
 
-/* Newcomers can be anybody: however many they are, the nodes get through. */
+/* A question comes right behind its handshake; who keeps it back makes room. `cn` NULL: any. */
+static void cut_oldest_silent(struct peers *p, bool known, const char *cn) {
+    struct inbound *in = p->in_first;
+    while (in != NULL && (in->state != IN_JOIN || in->known != known || (cn && !is_of(in, cn))))
+        in = in->next;
+    if (in == NULL) return;
+    channel_fail(&in->channel, ERR_BUSY,
+                 known ? "too many renewals that ask nothing"
+                       : "too many newcomers that ask nothing");
+}
+
+static unsigned renewals_of(const struct peers *p, const char *cn) {
+    unsigned n = 0;
+    for (const struct inbound *in = p->in_first; in != NULL; in = in->next)
+        n += in->known && is_of(in, cn);
+    return n;
+}
+
+static RESULT renewal_room(struct peers *p, const char *cn, struct why *why) {
+    if (renewals_of(p, cn) >= RENEWALS_EACH_MAX) cut_oldest_silent(p, true, cn);
+    if (renewals_of(p, cn) >= RENEWALS_EACH_MAX)
+        return fail_with(why, ERR_BUSY, "more than %u renewals of one node at once",
+                         RENEWALS_EACH_MAX);
+    if (p->renewals >= RENEWALS_MAX) cut_oldest_silent(p, true, NULL);
+    if (p->renewals < RENEWALS_MAX) return OK;
+    return fail_with(why, ERR_BUSY, "more than %u renewals at once", RENEWALS_MAX);
+}
+
+static RESULT newcomer_room(struct peers *p, struct why *why) {
+    if (p->joins >= JOINS_MAX) cut_oldest_silent(p, false, NULL);
+    if (p->joins < JOINS_MAX) return OK;
+    return fail_with(why, ERR_BUSY, "more than %u newcomers at once", JOINS_MAX);
+}
+
+/* Newcomers can be anybody: however many they are, the nodes get through; and of these, each. */
 static RESULT open_join(struct inbound *in, struct why *why) {
     struct peers *p = peers_of(&in->channel);
     enum err e = peers_caller(p, &in->channel, &in->who, why);
     if (e != OK && e != ERR_NOT_FOUND) return e;
-    if (e == OK && p->renewals >= RENEWALS_MAX)
-        return fail_with(why, ERR_BUSY, "more than %u renewals at once", RENEWALS_MAX);
-    if (e != OK && p->joins >= JOINS_MAX) cut_oldest_newcomer(p);
-    if (e != OK && p->joins >= JOINS_MAX)
-        return fail_with(why, ERR_BUSY, "more than %u newcomers at once", JOINS_MAX);
+    TRY(e == OK ? renewal_room(p, in->who.subject.cn, why) : newcomer_room(p, why));
     in->known = e == OK;
     inbound_become(in, IN_JOIN);
     channel_deadline(&in->channel, patience_ms(p));

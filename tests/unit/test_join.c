@@ -657,6 +657,47 @@ static void newcomers_that_ask_nothing_keep_nobody_out(void **state) {
     net_close(&net);
 }
 
+/* Certificates of many nodes, or many connections of one, that ask nothing. */
+static void renewals_that_ask_nothing_keep_nobody_out(void **state) {
+    (void)state;
+    static struct stranger s[RENEWALS_MAX + 1];
+    static struct pki_node certs[RENEWALS_MAX / RENEWALS_EACH_MAX];
+    struct newcomer n;
+    struct holder h;
+    struct wire_joined answer;
+    net_open(&net);
+    grant(&answer, &net.pki);
+    holder_new(&h, &net.pki, NET_CLUSTER, 0);
+    struct net_node *a = net_node_open(&net, 1, &(struct net_fault){.handshake_ms = 60000});
+    a->answer = &answer;
+    for (unsigned i = 0; i < RENEWALS_MAX; i++) {
+        unsigned who = i / RENEWALS_EACH_MAX;
+        char cn[NODE_ID_SIZE];
+        (void)snprintf(cn, sizeof cn, "silent%u", who);
+        if (i % RENEWALS_EACH_MAX == 0)
+            pki_node_new(&net.pki, cn, ROLE_WORKER, NET_CLUSTER, 0, &certs[who]);
+        stranger_new(&s[i], &net, false, ALPN_JOIN, &certs[who]);
+        stranger_dial(&s[i], a->address);
+        UNTIL(&net, a->peers->renewals == i + 1);
+    }
+    stranger_new(&s[RENEWALS_MAX], &net, false, ALPN_JOIN, &certs[1]);
+    stranger_dial(&s[RENEWALS_MAX], a->address);
+    UNTIL(&net, s[RENEWALS_EACH_MAX].ended); /* the same node's first one */
+    assert_false(s[0].ended);
+    assert_int_equal(a->peers->renewals, RENEWALS_MAX);
+    renewal_start(&n, a->address, &h.known);
+    newcomer_finish(&n);
+    assert_int_equal(n.result, OK); /* in the place of the oldest one */
+    newcomer_free(&n);
+    UNTIL(&net, s[0].ended);
+    for (size_t i = 0; i < ARRAY_SIZE(s); i++)
+        stranger_free(&s[i]);
+    for (size_t i = 0; i < ARRAY_SIZE(certs); i++)
+        pki_node_free(&certs[i]);
+    pki_node_free(&h.cert);
+    net_close(&net);
+}
+
 static void questions_at_once_are_bounded(void **state) {
     (void)state;
     static struct stranger s[JOINS_MAX + 1];
@@ -706,6 +747,7 @@ int main(void) {
         cmocka_unit_test(a_newcomer_may_say_nothing_else),
         cmocka_unit_test(newcomers_at_once_are_bounded),
         cmocka_unit_test(newcomers_that_ask_nothing_keep_nobody_out),
+        cmocka_unit_test(renewals_that_ask_nothing_keep_nobody_out),
         cmocka_unit_test(questions_at_once_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
