@@ -221,6 +221,7 @@ RESULT manager_new(const struct manager_config *config, struct manager **out, st
     m->config = *config;
     clock_real(&m->clock);
     identity_init(&m->self);
+    guesses_start(&m->guesses);
     manager_env(m);
     struct disk *disk = NULL;
     enum err e = disk_real_open(config->data, &disk, why);

@@ -21,6 +21,7 @@
 #include "api/manager_config.h"
 #include "api/node/agent.h"
 #include "api/node/credentials.h"
+#include "api/node/guesses.h"
 #include "api/node/identity.h"
 #include "api/reseal.h"
 #include "api/throttle.h"
@@ -137,7 +138,7 @@ struct manager {
     struct admission *admissions;       /* who wants a certificate, as leader (admit.h) */
     struct admit_batch *admit_batch;    /* their rows on the way into the log; NULL: none */
     struct member_op *member_ops;       /* membership changes under way as leader (admin.c) */
-    unsigned wrong_tokens;              /* lately; decays with the beat */
+    struct guesses guesses;             /* wrong join tokens lately (guesses.h) */
     int handles;                        /* of ours on the loop */
     void (*stopped)(struct manager *m); /* what follows once everything is down */
     bool leave_forced;                  /* a leave goes on without a quorum, too */

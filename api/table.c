@@ -289,7 +289,7 @@ void table_follow(struct manager *m) {
 }
 
 void table_beat(struct manager *m) {
-    if (m->wrong_tokens > 0) m->wrong_tokens--;
+    guesses_beat(&m->guesses);
     agent_beat(m);
     if (m->state != MANAGER_RUNNING) return;
     m->ops |= m->admissions || m->member_ops || m->requests;

@@ -11,8 +11,8 @@
  * one source address. An outsider can hold at most STRANGERS_MAX + JOINS_MAX connections, each with
  * less than HELLO_FRAME_MAX or JOIN_FRAME_MAX bytes of memory beside TLS's own, and each for a
  * limited time; past STRANGERS_MAX the oldest stranger is cut, so that members still get through,
- * and past JOINS_MAX the oldest newcomer that has asked nothing. Likewise those that renew: one node
- * holds RENEWALS_EACH_MAX connections at most, all of them RENEWALS_MAX.
+ * and past JOINS_MAX the oldest newcomer that has asked nothing. Likewise those that renew: one
+ * node holds RENEWALS_EACH_MAX connections at most, all of them RENEWALS_MAX.
  */
 #include <netinet/in.h>
 #include <stdlib.h>

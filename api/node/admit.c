@@ -10,9 +10,8 @@
 #include "api/node/roles.h"
 #include "raft/loop.h"
 
-#define ADMISSIONS_MAX     256
-#define ADMIT_TIMEOUT_MS   15000
-#define WRONG_TOKENS_LIMIT 400 /* ten at once, then one in ten seconds */
+#define ADMISSIONS_MAX   256
+#define ADMIT_TIMEOUT_MS 15000
 
 static void admission_free(struct admission *a) {
     buf_free(&a->csr);
@@ -22,6 +21,7 @@ static void admission_free(struct admission *a) {
     buf_free(&a->roots);
     buf_wipe(&a->vault);
     buf_free(&a->foreign);
+    sodium_memzero(a->request.token, sizeof a->request.token);
     free(a);
 }
 
@@ -140,6 +140,8 @@ void admit_resume(struct admission *a, enum err e, const char *text) {
     a->manager->env.wake(a->manager);
 }
 
+static bool is_passing(enum err e) { return e == ERR_CONFLICT || e == ERR_BUSY; }
+
 static void batch_free(struct admit_batch *b) {
     buf_free(&b->changes);
     free(b);
@@ -148,11 +150,17 @@ static void batch_free(struct admit_batch *b) {
 static void on_batch(struct write *w, enum err e, const char *text, const struct result *r) {
     struct admit_batch *b = w->ctx;
     struct manager *m = b->manager;
+    /* What one of them asks for can't be written: each is judged anew, in a batch of its own. */
+    bool spoilt = e == OK && r->error != OK && !is_passing(r->error) && b->admits > 1;
     if (e == OK) e = r->error;
     for (struct admission *a = m->admissions; a; a = a->next) {
         if (!a->batched) continue;
         a->batched = false;
-        admit_resume(a, e, e == OK || text[0] ? text : err_text(e));
+        if (spoilt) {
+            a->apart = true;
+            a->stage = JUDGE;
+        }
+        admit_resume(a, spoilt ? OK : e, e == OK || text[0] ? text : err_text(e));
     }
     m->admit_batch = NULL;
     batch_free(b);
@@ -161,13 +169,14 @@ static void on_batch(struct write *w, enum err e, const char *text, const struct
 /* Judges all that wait, up to a batch. */
 static void gather(struct manager *m, struct admit_batch *b) {
     for (struct admission *a = m->admissions; a && b->admits < ADMIT_BATCH_MAX; a = a->next) {
-        if (a->over || a->waiting || a->stage != JUDGE) continue;
+        if (a->over || a->waiting || a->stage != JUDGE || (a->apart && b->n > 0)) continue;
         a->why.text[0] = 0;
         enum err e = admit_judge(a, b);
         if (e == OK) {
             a->batched = a->waiting = true;
             a->stage = ROWS;
             b->admits++;
+            if (a->apart) return;
         } else if (!a->waiting && (e != ERR_BUSY || now_of(m) >= a->deadline_ms)) {
             end(a, e, a->why.text[0] ? a->why.text : err_text(e));
         }
@@ -195,8 +204,6 @@ static void start_batch(struct manager *m) {
 }
 
 /* --- steps ---------------------------------------------------------------------------------- */
-
-static bool is_passing(enum err e) { return e == ERR_CONFLICT || e == ERR_BUSY; }
 
 /* What came back failed. */
 static void on_failure(struct admission *a) {
@@ -302,14 +309,15 @@ static RESULT check_address(const char *address, struct why *why) {
     return address[0] ? address_split(address, &parts, why) : OK; /* a member's: admit_make_way */
 }
 
-static RESULT check_request(struct manager *m, const struct wire_join *request, struct why *why) {
+static RESULT check_request(struct manager *m, const struct wire_join *request, const char *remote,
+                            struct why *why) {
     TRY(manager_ready(m, why));
     if (m->leader == 0)
         return fail_with(why, ERR_NO_LEADER, "nobody leads the cluster now; try again");
     if (!store_cluster(m->store)->initialised)
         return fail_with(why, ERR_BUSY, "the cluster is being founded; try again");
-    if (request->kind == JOIN_TOKEN && m->wrong_tokens > WRONG_TOKENS_LIMIT)
-        return fail_with(why, ERR_BUSY, "too many wrong tokens lately; wait a minute");
+    if (request->kind == JOIN_TOKEN && guesses_many(&m->guesses, remote))
+        return fail_with(why, ERR_BUSY, "too many wrong tokens from there lately; wait a minute");
     TRY(name_check(request->name, why));
     TRY(check_address(request->peer_address, why));
     return check_address(request->client_address, why);
@@ -320,7 +328,7 @@ void admit_request(void *ctx, struct join_connection *c, const struct wire_join 
     struct manager *m = ctx;
     struct why why = {0};
     struct admission *a = NULL;
-    enum err e = check_request(m, request, &why);
+    enum err e = check_request(m, request, who->remote, &why);
     if (e == OK && m->leader != m->self.raft_id) {
         const struct node *leader = cluster_node(store_cluster(m->store), m->leader);
         refuse(c, ERR_NOT_LEADER, "ask the leader", leader ? leader->peer_address : "");

@@ -55,6 +55,7 @@ struct admission {
     enum admit_stage stage;
     bool waiting;   /* a write or change has not come back */
     bool batched;   /* its rows are in the batch under way */
+    bool apart;     /* a batch with others failed: it goes in one of its own */
     bool pending;   /* what is written says that it waits for an approval */
     enum err error; /* of what came back */
     struct why why;

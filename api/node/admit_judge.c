@@ -10,8 +10,6 @@
 #include "store/join_token.h"
 #include "store/spec.h"
 
-#define WRONG_TOKEN_COST 40 /* beats until it is forgotten; admit.c has the limit */
-
 static int64_t wall(struct manager *m) { return m->clock.wall_s(&m->clock); }
 
 /* --- the certificate ------------------------------------------------------------------------ */
@@ -109,7 +107,7 @@ static RESULT write_node(struct admission *a, struct admit_batch *b, enum row_ac
 
 static RESULT wrong_token(struct admission *a) {
     struct manager *m = a->manager;
-    m->wrong_tokens += WRONG_TOKEN_COST;
+    guesses_wrong(&m->guesses, a->who.remote);
     return fail_with(&a->why, ERR_PERMISSION,
                      "the token is not valid any more: `conclave token rotate` makes a new one");
 }
@@ -313,6 +311,7 @@ RESULT admit_judge(struct admission *a, struct admit_batch *b) {
     size_t before = b->changes.size;
     unsigned n = b->n;
     enum err e = ERR_PROTOCOL;
+    a->pending = false;
     switch ((enum join_kind)a->request.kind) {
     case JOIN_TOKEN: e = judge_newcomer(a, b); break;
     case JOIN_RENEW: e = judge_renewal(a, b); break;

@@ -89,7 +89,7 @@ class Joined:
 
 # --- connections ---------------------------------------------------------------------------------
 
-def connect(address, alpn, pair=None, version=ssl.TLSVersion.TLSv1_3):
+def connect(address, alpn, pair=None, version=ssl.TLSVersion.TLSv1_3, source=""):
     """A TLS connection that believes any server; `pair`: certificate chain and key as files."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -98,7 +98,7 @@ def connect(address, alpn, pair=None, version=ssl.TLSVersion.TLSv1_3):
     if pair:
         context.load_cert_chain(*pair)
     host, port = address.rsplit(":", 1)
-    plain = socket.create_connection((host, int(port)), timeout=10)
+    plain = socket.create_connection((host, int(port)), 10, (source, 0))
     try:
         return context.wrap_socket(plain, server_hostname="swarm-manager")
     except (OSError, ssl.SSLError):
@@ -180,13 +180,13 @@ class Node:
         return openssl("req", "-new", "-key", self.base + ".new.key", "-subj", subject)
 
     def ask(self, address, secret="", kind=BY_TOKEN, subject="/CN=anything", member=0, pair=None,
-            old="", proof=b"", request=None):
+            old="", proof=b"", request=None, source=""):
         """One exchange; Refusal with the manager's own words. Follows to the leader."""
         request = request or self.request(subject)
         parts = (secret, self.name, self.client, self.peer, request, old, proof, self.name)
         body = struct.pack("<BB", kind, member) + b"".join(map(block, parts)) + AS_USUAL
         for _ in range(5):
-            with connect(address, ALPN_JOIN, pair) as tls:
+            with connect(address, ALPN_JOIN, pair, source=source) as tls:
                 tls.sendall(frame(JOIN, body))
                 number, answer = receive(tls)
             expect(number == JOINED, f"an answer of type {number}")
