@@ -270,18 +270,37 @@ RESULT admit_pending(struct why *why) {
                      "(conclave node approve)");
 }
 
-/* The row says that it waits; once. */
+static bool is_key(const uint8_t a[NODE_DIGEST_SIZE], const uint8_t b[NODE_DIGEST_SIZE]) {
+    return memcmp(a, b, NODE_DIGEST_SIZE) == 0;
+}
+
+/* The row says that it waits, and with which key: once for each, until one is approved. */
 static RESULT wait_for_approval(struct admission *a, struct admit_batch *b, const struct row *row,
-                                struct node_row *node) {
-    if (node->certificate == NODE_CERT_PENDING) return admit_pending(&a->why);
+                                struct node_row *node, const uint8_t wanted[NODE_DIGEST_SIZE]) {
+    bool waits = node->certificate == NODE_CERT_PENDING;
+    if (waits && node->approved)
+        return fail_with(&a->why, ERR_PENDING,
+                         "the approval is for another key than the one that the node asks with now "
+                         "(conclave node deny, and it asks anew)");
+    if (waits && is_key(node->wanted_digest, wanted)) return admit_pending(&a->why);
     if (in_batch(a)) return ERR_BUSY;
     node->certificate = NODE_CERT_PENDING;
     node->approved = false;
-    TRY(x509_request_digest(buf_span(&a->csr), node->wanted_digest, &a->why));
+    memcpy(node->wanted_digest, wanted, NODE_DIGEST_SIZE);
     TRY(node_change_add(&b->changes, ROW_REPLACE, row, node));
     b->n++;
     a->pending = true;
     return OK;
+}
+
+/* An asker keeps its key until it is let in (agent.h), so an approval, and an answer that may have
+ * been lost, are for that key alone. */
+static bool is_let_in(const struct admission *a, const struct node_row *node,
+                      const uint8_t wanted[NODE_DIGEST_SIZE]) {
+    bool approved = node->approved && is_key(node->wanted_digest, wanted);
+    bool again = is_key(node->previous_digest, a->who.key_digest) &&
+                 is_key(node->key_digest, wanted) && wall(a->manager) <= node->not_after_s;
+    return approved || again;
 }
 
 static RESULT judge_expired(struct admission *a, struct admit_batch *b) {
@@ -290,17 +309,17 @@ static RESULT judge_expired(struct admission *a, struct admit_batch *b) {
     struct node_row node;
     struct spec spec;
     int64_t ended_s;
+    uint8_t wanted[NODE_DIGEST_SIZE];
     TRY(check_proof(a, &ended_s));
     TRY(find_node(a, a->who.subject.cn, &row, &node));
+    TRY(x509_request_digest(buf_span(&a->csr), wanted, &a->why));
     spec_get(m->store, &settings, &spec);
-    bool again = memcmp(node.previous_digest, a->who.key_digest, NODE_DIGEST_SIZE) == 0;
-    if (wall(m) <= ended_s || node.approved || again) /* again: the answer may have been lost */
-        return judge_known(a, b, &row, &node);
+    if (wall(m) <= ended_s || is_let_in(a, &node, wanted)) return judge_known(a, b, &row, &node);
     if (spec.readmit_within_s > 0 && wall(m) - ended_s > spec.readmit_within_s)
         return fail_with(&a->why, ERR_PERMISSION, "the certificate ran out too long ago");
     switch (spec.readmit) {
     case READMIT_AUTOMATIC: return judge_known(a, b, &row, &node);
-    case READMIT_APPROVAL: return wait_for_approval(a, b, &row, &node);
+    case READMIT_APPROVAL: return wait_for_approval(a, b, &row, &node, wanted);
     case READMIT_NEVER: break;
     }
     return fail_with(&a->why, ERR_PERMISSION,

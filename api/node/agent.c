@@ -356,6 +356,8 @@ void agent_stop(struct manager *m, void (*stopped)(struct manager *m)) {
     runner_close(m);
     a->wanted = a->due = false;
     buf_free(&a->roots);
+    secret_free(a->return_key);
+    a->return_key = NULL;
     ask_forget(m);
     if (a->freeing > 0)
         a->stopped = stopped;

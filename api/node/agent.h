@@ -12,10 +12,11 @@
  * The certificate: renewed at a random 50-80 % of its life, and at once when another issuer, role,
  * validity or address calls for it. A renewal that fails is tried again after 5 s, twice as long
  * each time up to an hour, but never later than the certificate's end. Past its end the node proves
- * its old key and waits until it is let in again (JOIN_EXPIRED). When no manager is found that is
- * in touch with a leader, as after a long time off, a manager signs its old key anew with the
- * signing key of its keyring, for this run only: it lets the managers find each other, however far
- * apart they come back, and then they renew in order, at once. */
+ * its old key and waits until it is let in again (JOIN_EXPIRED), for one new key, which is what an
+ * operator approves; a restart makes another one. When no manager is found that is in touch with a
+ * leader, as after a long time off, a manager signs its old key anew with the signing key of its
+ * keyring, for this run only: it lets the managers find each other, however far apart they come
+ * back, and then they renew in order, at once. */
 #ifndef CONCLAVE_AGENT_H
 #define CONCLAVE_AGENT_H
 
@@ -54,6 +55,7 @@ struct agent {
     bool pending;                     /* a manager has to approve */
     bool alone;                       /* no manager has judged a question since the start */
     bool extended;                    /* the certificate is signed by ourselves, for this run */
+    struct secret *return_key;        /* with which it asks to come back; NULL: it does not */
     uint64_t started_ms;              /* of the agent */
     bool leaving;                     /* NODE_LEAVE was said */
     uint64_t leaving_ms;              /* the end of patience with it */

@@ -18,6 +18,8 @@ static int64_t wall(struct manager *m) { return m->clock.wall_s(&m->clock); }
 
 /* --- what we have ---------------------------------------------------------------------------- */
 
+static bool is_expired(struct manager *m) { return m->agent.known && wall(m) > m->agent.to_s; }
+
 void certificate_fresh(struct manager *m) {
     struct agent *a = &m->agent;
     struct x509_subject subject;
@@ -30,9 +32,10 @@ void certificate_fresh(struct manager *m) {
     int64_t begin = a->from_s + BACKDATE_S < a->to_s ? a->from_s + BACKDATE_S : a->from_s;
     int64_t life = a->to_s - begin;
     a->renew_s = begin + life / 2 + (int64_t)(random_u64() % (uint64_t)(life * 3 / 10 + 1));
+    if (is_expired(m)) return;
+    secret_free(a->return_key);
+    a->return_key = NULL;
 }
-
-static bool is_expired(struct manager *m) { return m->agent.known && wall(m) > m->agent.to_s; }
 
 /* The role that the certificate should say. */
 static enum node_role wanted_role(const struct agent *a) {

@@ -23,9 +23,25 @@ void ask_free(struct asking *a) {
     free(a);
 }
 
+/* Whoever asks to come back keeps its key: an approval is for that one. */
+static RESULT make_key(struct asking *a, struct why *why) {
+    struct manager *m = a->manager;
+    struct secret **kept = &m->agent.return_key;
+    if (a->request.kind != JOIN_EXPIRED) return x509_key_new(&a->key, why);
+    if (!*kept) {
+        uint8_t digest[NODE_DIGEST_SIZE];
+        char text[2 * sizeof digest + 1];
+        TRY(x509_key_new(kept, why));
+        TRY(x509_private_digest(*kept, digest, why));
+        log_event(m->config.log, LOG_INFO, "keys", "this node asks to come back with the key %s",
+                  sodium_bin2hex(text, sizeof text, digest, sizeof digest));
+    }
+    return secret_copy(*kept, &a->key);
+}
+
 static RESULT prepare(struct asking *a, const struct node_identity *self, struct why *why) {
     struct wire_join *r = &a->request;
-    TRY(x509_key_new(&a->key, why));
+    TRY(make_key(a, why));
     TRY(x509_request(a->key, self->name, &a->csr, why));
     (void)snprintf(r->name, sizeof r->name, "%s", self->name);
     (void)snprintf(r->client_address, sizeof r->client_address, "%s", self->client_address);

@@ -1,9 +1,10 @@
 /* Asking a manager's peer port for a certificate (raft/peer.h, join_request), away from the loop:
  * it blocks for seconds, so it has a thread of its own. At most one question a node at a time.
  *
- * A question always comes with a new key; the answer is checked here (the certificate is for that
- * key, of the roots that came with it, for the node and cluster that it says), and given to `done`
- * on the loop. Addresses are tried one after the other until one of them gives an answer.
+ * A question comes with a new key, but for one to come back (agent.h), which keeps its key; the
+ * answer is checked here (the certificate is for that key, of the roots that came with it, for the
+ * node and cluster that it says), and given to `done` on the loop. Addresses are tried one after
+ * the other until one of them gives an answer.
  *
  * Close: a question can't be called back. ask_forget lets its answer go nowhere, and no further
  * address be tried; the loop lives until m->asking is NULL. */

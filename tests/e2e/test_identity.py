@@ -875,6 +875,8 @@ def show_expired(test):
     with test.show("a manager that was off past its certificate's life asks, and is not let in"):
         c.start()
         wait_until(lambda: pending(a) == [ids[c.name]], "it to ask")
+        wanted = as_json(a, "node", "inspect", ids[c.name])["certificate"]["wanted_digest"]
+        expect(any(wanted in e["text"] for e in c.events()), "it does not say which key it is")
         expect(nodes(b)[ids[c.name]]["state"] != "ready", "it is in already")
     with test.show("a denied one stays out; an approved one comes back as who it was"):
         good(a, "node", "deny", ids[c.name])
