@@ -10,6 +10,7 @@
  *            unlock key (the same), u64 next raft id, u32 n, n nodes */
 #include "store/cluster.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 
 #include "store/command.h"
@@ -275,8 +276,20 @@ static enum err update_node(struct cluster *c, const struct node *to) {
     return OK;
 }
 
-static RESULT set_lock(struct cluster *c, struct span key) {
+void cluster_lock_digest(const struct cluster *c, uint8_t out[LOCK_DIGEST_SIZE]) {
+    struct span key = span_or_none(c->unlock_key);
+    (void)crypto_generichash(out, LOCK_DIGEST_SIZE, key.at, key.size, NULL, 0);
+}
+
+static RESULT set_lock(struct cluster *c, const struct command *command, enum err *outcome) {
+    struct span key = command->unlock_key, replaces = command->lock_replaces;
     struct secret *unlock_key = NULL;
+    uint8_t stands[LOCK_DIGEST_SIZE];
+    cluster_lock_digest(c, stands);
+    if (replaces.size != 0 && sodium_memcmp(replaces.at, stands, sizeof stands) != 0) {
+        *outcome = ERR_CONFLICT;
+        return OK;
+    }
     if (key.size != 0) TRY(secret_new(key.at, key.size, &unlock_key));
     secret_free(c->unlock_key);
     c->unlock_key = unlock_key;
@@ -295,7 +308,7 @@ RESULT cluster_apply(struct cluster *c, const struct command *command, enum err 
     case OP_NODE_REMOVE: *outcome = remove_node(c, command->raft_id); return OK;
     case OP_NODE_UPDATE: *outcome = update_node(c, &command->node); return OK;
     case OP_CA: return change_ca(c, command, outcome);
-    case OP_LOCK: return set_lock(c, command->unlock_key);
+    case OP_LOCK: return set_lock(c, command, outcome);
     case OP_CLUSTER:
     case OP_ROWS:
     case OP_PUT:

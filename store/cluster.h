@@ -60,6 +60,10 @@ const struct node *cluster_node_by_id(const struct cluster *c, const char *id);
  */
 RESULT cluster_find(const struct cluster *c, const char *text, const struct node **out,
                     struct why *why);
+/* Of the unlock key that stands, or of none. */
+#define LOCK_DIGEST_SIZE 32
+void cluster_lock_digest(const struct cluster *c, uint8_t out[LOCK_DIGEST_SIZE]);
+
 /* The rest is for store/ only. Bytes: top of cluster.c. */
 #define CLUSTER_BYTES_MAX (1 * MIB) /* one encoded: 8 PEMs and the roll */
 struct command;

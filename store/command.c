@@ -20,7 +20,7 @@
  *   CA:          u8 action, u64 rotation; of START: ca, block cross_pem; of FINISH: u8 retire (0 or
  *                1)
  *   ca:          block root_pem (not empty), block issuer_pem, block key
- *   LOCK:        block unlock key, of 0 or 32 bytes
+ *   LOCK:        block unlock key, block digest of the one that it replaces, each of 0 or 32 bytes
  *   ROWS:        i64 now_ns, u32 n, n changes (row.c)
  *   result:      u16 error, u64 revision, u8 flags (1: repeated; 2: the key existed), u64 deleted,
  *                u64 mod_revision and u64 version the key had before, then the answer (codec.h)
@@ -81,7 +81,9 @@ static RESULT check_user(const struct command *c) {
 }
 
 static RESULT check_lock(const struct command *c) {
-    return c->unlock_key.size == 0 || c->unlock_key.size == KEY_SIZE ? OK : ERR_INVALID;
+    size_t key = c->unlock_key.size, replaces = c->lock_replaces.size;
+    bool good = (key == 0 || key == KEY_SIZE) && (replaces == 0 || replaces == LOCK_DIGEST_SIZE);
+    return good ? OK : ERR_INVALID;
 }
 
 /* --- out --- */
@@ -178,7 +180,8 @@ static RESULT encode_cluster(const struct command *c, struct buf *out) {
 
 static RESULT encode_lock(const struct command *c, struct buf *out) {
     TRY(check_lock(c));
-    return buf_block(out, c->unlock_key);
+    TRY(buf_block(out, c->unlock_key));
+    return buf_block(out, c->lock_replaces);
 }
 
 static RESULT encode_body(const struct command *c, struct buf *out) {
@@ -352,6 +355,7 @@ static RESULT decode_cluster(struct cursor *in, struct command *c) {
 
 static RESULT decode_lock(struct cursor *in, struct command *c) {
     TRY(cursor_block(in, KEY_SIZE, &c->unlock_key));
+    TRY(cursor_block(in, LOCK_DIGEST_SIZE, &c->lock_replaces));
     return check_lock(c);
 }
 

@@ -103,7 +103,11 @@ struct command {
                                       empty: next's nodes need none */
             bool retire;           /* CA_FINISH: some nodes still trust the old root only */
         } ca;
-        struct span unlock_key; /* OP_LOCK: 32 bytes or empty */
+        struct {                       /* OP_LOCK */
+            struct span unlock_key;    /* 32 bytes or empty */
+            struct span lock_replaces; /* cluster_lock_digest as its proposer has seen it, else
+                                          ERR_CONFLICT; empty: whatever stands */
+        };
         struct {
             uint32_t n;          /* 1 to ROWS_CHANGE_MAX */
             struct span changes; /* made by row_change_add */

@@ -26,7 +26,8 @@ struct update {
     unsigned n, at;                               /* steps; the next one */
     enum step steps[STEPS];
     struct write write;
-    bool lock; /* STEP_LOCK: a new key; else none */
+    bool lock;                             /* STEP_LOCK: a new key; else none */
+    uint8_t lock_stands[LOCK_DIGEST_SIZE]; /* what it replaces */
 };
 
 static void update_free(struct update *u) {
@@ -135,6 +136,7 @@ static RESULT write_lock(struct update *u) {
     struct command c = {.op = OP_LOCK};
     if (u->lock) TRY(secret_random(KEY_SIZE, &key));
     if (key) c.unlock_key = secret_span(key);
+    c.lock_replaces = span_of(u->lock_stands, sizeof u->lock_stands);
     enum err e = propose(u, &c);
     secret_free(key);
     return e;
@@ -174,6 +176,7 @@ static void plan(struct update *u, const struct spec *now) {
     bool later = said->signing_cert.size > 0 && said->signing_key.size == 0;
     bool locks = said->autolock ? !c->unlock_key || u->unlock_key : c->unlock_key != NULL;
     u->lock = said->autolock;
+    cluster_lock_digest(c, u->lock_stands);
     if (rotates && !later) u->steps[u->n++] = STEP_ROTATE;
     u->steps[u->n++] = STEP_ROWS;
     if (rotates && later) u->steps[u->n++] = STEP_ROTATE;

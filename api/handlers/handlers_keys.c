@@ -95,17 +95,28 @@ static void answer_lock(struct exchange *x, const struct result *r, const struct
     answer_key(x, key);
 }
 
-static void write_lock(struct exchange *x, bool on) {
+/* A new key in the place of the one that stands now: of several at once one is answered its key,
+ * and the others that somebody else was faster. */
+static void write_lock(struct exchange *x) {
+    const struct api *api = x->ctx;
     struct secret *key = NULL, *copy = NULL; /* the copy is for the answer */
-    enum err e = on ? secret_random(KEY_SIZE, &key) : OK;
-    if (e == OK && on) e = secret_copy(key, &copy);
+    uint8_t stands[LOCK_DIGEST_SIZE];
+    cluster_lock_digest(store_cluster(api->manager->store), stands);
+    enum err e = secret_random(KEY_SIZE, &key);
+    if (e == OK) e = secret_copy(key, &copy);
     if (e == OK) {
-        struct command c = {.op = OP_LOCK, .unlock_key = key ? secret_span(key) : span_of(NULL, 0)};
+        struct command c = {.op = OP_LOCK, .unlock_key = secret_span(key)};
+        c.lock_replaces = span_of(stands, sizeof stands);
         api_write(x, &c, answer_lock, copy);
     } else {
         exchange_error(x, e, NULL);
     }
     secret_free(key);
+}
+
+static void unlock(struct exchange *x) {
+    struct command c = {.op = OP_LOCK};
+    api_write(x, &c, answer_lock, NULL);
 }
 
 static void lock(struct exchange *x) {
@@ -114,7 +125,7 @@ static void lock(struct exchange *x) {
     if (key)
         answer_key(x, key);
     else
-        write_lock(x, true);
+        write_lock(x);
 }
 
 static void show_key(struct exchange *x) {
@@ -125,7 +136,7 @@ static void show_key(struct exchange *x) {
 static void rotate_key(struct exchange *x) {
     const struct api *api = x->ctx;
     if (store_cluster(api->manager->store)->unlock_key)
-        write_lock(x, true);
+        write_lock(x);
     else
         exchange_error(x, ERR_PRECONDITION,
                        "autolock is off: there is no unlock key; `conclave lock` makes one");
@@ -142,7 +153,7 @@ void handle_lock(struct exchange *x) {
     if (e != OK)
         api_fail(x, e, &why);
     else if (off)
-        write_lock(x, false);
+        unlock(x);
     else
         api_current(x, lock);
 }

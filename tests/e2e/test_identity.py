@@ -686,8 +686,25 @@ def show_lock(test):
         joins.write(os.path.join(folder, "conclave-unlock-key"), "SWMKEY-1-" + "A" * 43 + "\n")
         locked(a, env={"CREDENTIALS_DIRECTORY": folder})
         good(a, "unlock", text=key + "\n")
+        a.wait_running()
+    show_at_once(test, a)
     a.kill()
     show_away(test)
+
+
+def show_at_once(test, a):
+    with test.show("of rotations at once one is answered the key that opens, the others an error"):
+        callers = [a.socket() for _ in range(5)]
+        for http in callers:
+            http.call("GET", "/conclave/v1/status")  # connected
+        with a.held_still():
+            for http in callers:
+                http.ask("POST", "/conclave/v1/unlock-key/rotate")
+        answers = [(status, json.loads(text)) for status, text in (h.answer() for h in callers)]
+        keys = [text["unlock_key"] for status, text in answers if status == 200]
+        expect(keys == [good(a, "unlock-key").strip()], f"{len(keys)} were answered a key")
+        errors = [text["name"] for status, text in answers if status != 200]
+        expect(errors == ["ERR_CONFLICT"] * 4, str(errors))
 
 
 def show_away(test):

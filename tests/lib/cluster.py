@@ -170,8 +170,8 @@ class Http:
             raise OSError("closed within an answer")
         return more
 
-    def raw(self, method, path, body=b"", headers=""):
-        """(status, body); raises Lost."""
+    def ask(self, method, path, body=b"", headers=""):
+        """Sends a request; `answer` is its answer."""
         request = (f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}"
                    "User-Agent: conclave/test\r\n"  # answers then name their errors
                    f"Content-Length: {len(body)}\r\n\r\n").encode() + body
@@ -180,10 +180,22 @@ class Http:
             self._connect()
             sent = True
             self.socket.sendall(request)
-            return self._receive()
         except OSError as error:
             self.close()
             raise Lost(error, sent) from error
+
+    def answer(self):
+        """(status, body); raises Lost."""
+        try:
+            return self._receive()
+        except OSError as error:
+            self.close()
+            raise Lost(error, True) from error
+
+    def raw(self, method, path, body=b"", headers=""):
+        """(status, body); raises Lost."""
+        self.ask(method, path, body, headers)
+        return self.answer()
 
     def call(self, method, path, body=None, headers=""):
         data = b"" if body is None else json.dumps(body).encode()

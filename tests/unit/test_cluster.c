@@ -131,6 +131,26 @@ static void the_lock_changes(void **state) {
     store_free(s);
 }
 
+static void a_lock_that_was_changed_meanwhile_stays(void **state) {
+    (void)state;
+    static const uint8_t keys[2][KEY_SIZE] = {{1}, {2}};
+    uint8_t none[LOCK_DIGEST_SIZE], first[LOCK_DIGEST_SIZE];
+    struct store *s = store_for_test();
+    struct command lock = {.op = OP_LOCK, .unlock_key = span_of(keys[0], KEY_SIZE)};
+    (void)make_cluster(s);
+    cluster_lock_digest(store_cluster(s), none);
+    lock.lock_replaces = span_of(none, sizeof none);
+    assert_int_equal(apply(s, &lock).error, OK);
+    lock.unlock_key.at = keys[1];
+    assert_int_equal(apply(s, &lock).error, ERR_CONFLICT);
+    assert_memory_equal(secret_span(store_cluster(s)->unlock_key).at, keys[0], KEY_SIZE);
+    cluster_lock_digest(store_cluster(s), first);
+    lock.lock_replaces.at = first;
+    assert_int_equal(apply(s, &lock).error, OK);
+    assert_memory_equal(secret_span(store_cluster(s)->unlock_key).at, keys[1], KEY_SIZE);
+    store_free(s);
+}
+
 /* --- rotating the root --- */
 
 static enum err start_ca(struct store *s, uint64_t rotation, const char *root, const char *cross) {
@@ -305,6 +325,7 @@ int main(void) {
         cmocka_unit_test(there_is_room_for_so_many_nodes),
         cmocka_unit_test(a_node_is_found_by_id_by_prefix_and_by_name),
         cmocka_unit_test(the_lock_changes),
+        cmocka_unit_test(a_lock_that_was_changed_meanwhile_stays),
         cmocka_unit_test(a_rotation_is_started_and_finished),
         cmocka_unit_test(a_rotation_is_aborted_or_gives_way_to_another),
         cmocka_unit_test(old_roots_and_their_crosses_are_kept_until_they_are_forgotten),

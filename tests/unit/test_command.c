@@ -108,6 +108,10 @@ static void what_is_out_of_bounds_is_not_encoded(void **state) {
     assert_int_equal(encoding(&c), ERR_INVALID);
     c = (struct command){.op = OP_LOCK, .unlock_key = span_of(big, 31)};
     assert_int_equal(encoding(&c), ERR_INVALID);
+    c = (struct command){.op = OP_LOCK, .lock_replaces = span_of(big, 31)};
+    assert_int_equal(encoding(&c), ERR_INVALID);
+    c.lock_replaces.size = LOCK_DIGEST_SIZE;
+    assert_int_equal(encoding(&c), OK);
     c = (struct command){.op = OP_NODE_ADD, .node = make_node(0, "id", "name")};
     assert_int_equal(encoding(&c), ERR_INVALID);
     c = (struct command){.op = (enum op)99};
