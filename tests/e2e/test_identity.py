@@ -434,19 +434,6 @@ def seen_with_new_key(manager, node):
         session.hear(WANT)
 
 
-def ending(tls, wait_s):
-    """How a connection ends; None: it does not."""
-    tls.settimeout(wait_s)
-    try:
-        while tls.recv(65536):
-            pass
-        return "closed"
-    except TimeoutError:
-        return None
-    except (OSError, ssl.SSLError) as error:
-        return str(error)
-
-
 def show_stale(test):
     cluster = Cluster(test)
     a, b, c = cluster
@@ -473,10 +460,10 @@ def show_stale(test):
             tls.sendall(said)
             kind, _ = joins.receive(tls)
             expect(kind == joins.HELLO, f"a frame of type {kind}")
-            expect(ending(tls, 0.5) is None, "it is refused while nobody leads")
+            expect(joins.ending(tls, 0.5) is None, "it is refused while nobody leads")
             b.start()
             c.start()
-            expect(ending(tls, 30), "it is still a peer")
+            expect(joins.ending(tls, 30), "it is still a peer")
         cluster.wait_voters(3)
     for member in cluster:
         member.kill()

@@ -120,6 +120,19 @@ def receive(tls):
     return got[4], got[5:]
 
 
+def ending(tls, wait_s):
+    """How a connection ends; None: it does not, for so long. What comes before is not looked at."""
+    tls.settimeout(wait_s)
+    try:
+        while tls.recv(65536):
+            pass
+        return "closed"
+    except TimeoutError:
+        return None
+    except (OSError, ssl.SSLError) as error:
+        return str(error)
+
+
 def is_cut(address, alpn, pair, said=b"", wait_s=2):
     """Why a manager ends a connection with this certificate after these bytes; None: it does not,
     for as long as it waits for more. What it says before the end is not looked at."""
@@ -128,17 +141,12 @@ def is_cut(address, alpn, pair, said=b"", wait_s=2):
     except (OSError, ssl.SSLError) as error:
         return str(error)
     with tls:
-        tls.settimeout(wait_s)
         try:
             if said:
                 tls.sendall(said)
-            while tls.recv(65536):
-                pass
-            return "closed"
-        except TimeoutError:
-            return None
         except (OSError, ssl.SSLError) as error:
             return str(error)
+        return ending(tls, wait_s)
 
 
 def hello(raft_id, cluster, node, address="127.0.0.1:1"):

@@ -304,6 +304,25 @@ struct result apply_bytes(struct store *s, struct span bytes) {
     return r;
 }
 
+struct parts parts_new(void) {
+    return (struct parts){buf_new(COMMAND_MAX), buf_new(COMMAND_MAX), buf_new(COMMAND_MAX),
+                          buf_new(COMMAND_MAX)};
+}
+
+void parts_free(struct parts *p) {
+    buf_free(&p->compares);
+    buf_free(&p->success);
+    buf_free(&p->failure);
+    buf_free(&p->txn);
+}
+
+struct span joined(struct parts *p) {
+    buf_clear(&p->txn);
+    assert_int_equal(
+        txn_add(&p->txn, buf_span(&p->compares), buf_span(&p->success), buf_span(&p->failure)), OK);
+    return buf_span(&p->txn);
+}
+
 struct result apply(struct store *s, const struct command *c) {
     struct buf bytes = buf_new(COMMAND_MAX);
     assert_int_equal(command_encode(c, &bytes), OK);

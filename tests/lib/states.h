@@ -15,6 +15,14 @@ void random_command(uint64_t *seed, bool garbage, struct buf *out);
 /* A transaction's bytes, nested at most `depth` deep; txn_check may refuse it. */
 void random_txn(uint64_t *seed, unsigned depth, struct buf *out);
 
+/* A transaction being built: add to the first three, and `joined` makes its bytes, in `txn`. */
+struct parts {
+    struct buf compares, success, failure, txn;
+};
+struct parts parts_new(void);
+void parts_free(struct parts *p);
+struct span joined(struct parts *p);
+
 /* Encodes, applies at index 1, decodes the result. */
 struct result apply(struct store *s, const struct command *c);
 struct result apply_bytes(struct store *s, struct span bytes);

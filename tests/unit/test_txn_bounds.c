@@ -15,29 +15,6 @@
 
 #define MANY 20000 /* keys, or versions of one */
 
-struct parts {
-    struct buf compares, success, failure, txn;
-};
-
-static struct parts parts_new(void) {
-    return (struct parts){buf_new(COMMAND_MAX), buf_new(COMMAND_MAX), buf_new(COMMAND_MAX),
-                          buf_new(COMMAND_MAX)};
-}
-
-static void parts_free(struct parts *p) {
-    buf_free(&p->compares);
-    buf_free(&p->success);
-    buf_free(&p->failure);
-    buf_free(&p->txn);
-}
-
-static struct span joined(struct parts *p) {
-    buf_clear(&p->txn);
-    assert_int_equal(
-        txn_add(&p->txn, buf_span(&p->compares), buf_span(&p->success), buf_span(&p->failure)), OK);
-    return buf_span(&p->txn);
-}
-
 static void add_op(struct buf *ops, struct txn_op op) {
     assert_int_equal(txn_op_add(ops, &op), OK);
 }
